@@ -35,7 +35,8 @@ int loop_watch(struct loop *loop, struct loop_watch *w, int fd, uint32_t events,
 	       void (*fn)(struct loop_watch *, uint32_t)) _must_check_;
 void loop_unwatch(struct loop_watch *w); /* harmless when not watched */
 
-/* A timer fires once at `deadline` (loop_now's clock, ns) unless disarmed; arming again moves it. */
+/* A timer fires once at `deadline` (loop_now's clock, ns) unless disarmed; arming again moves it.
+ */
 struct loop_timer {
 	void (*fn)(struct loop_timer *t);
 	uint64_t deadline; /* 0 = not armed */
@@ -70,7 +71,7 @@ void loop_cancel(struct loop *loop, struct loop_task *t); /* loop's thread */
 struct loop_io {
 	void (*done)(struct loop_io *io, int result);
 	struct list node;
-	uint8_t opcode;	 /* IORING_OP_* (private to the loop from here on) */
+	uint8_t opcode; /* IORING_OP_* (private to the loop from here on) */
 	int fd, flags;
 	uint64_t offset, length;
 	const struct iovec *iov;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The one door to guest memory. Guest-physical ranges are backed by one memfd; every access is
- * checked here (addition overflow, holes, range ends) and nowhere else. Copies are made once and the
- * copy is judged; pointers into guest memory are handed out only as iovecs for bulk data and as
+ * checked here (addition overflow, holes, range ends) and nowhere else. Copies are made once and
+ * the copy is judged; pointers into guest memory are handed out only as iovecs for bulk data and as
  * `struct gmem_page` for words shared by protocol (ring indices, SynIC pages), used with atomics.
  * Thread-safe: the map does not change while a partition exists.
  */
@@ -14,14 +14,14 @@
 #include <stdatomic.h>
 #include <sys/uio.h>
 
-#define GMEM_PAGE_SIZE 4096u
+#define GMEM_PAGE_SIZE  4096u
 #define GMEM_MAX_RANGES 4
 
 struct gmem;
 
 struct gmem_range {
 	uint64_t gpa, size; /* page-aligned, size > 0 */
-	void *host;	    /* filled in by gmem_new */
+	void *host;         /* filled in by gmem_new */
 };
 
 /* Lazily allocated, MADV_HUGEPAGE where the system has it, not dumped into core files. */
@@ -38,7 +38,8 @@ int gmem_write(struct gmem *gm, uint64_t gpa, const void *src, size_t size) _mus
 int gmem_fill(struct gmem *gm, uint64_t gpa, uint8_t byte, size_t size) _must_check_;
 /*
  * Appends the host address of [gpa, gpa + size) to an iovec array for bulk data, merging with the
- * last element when adjacent. `*count` is in and out. -EFAULT as above, -E2BIG when `max` is reached.
+ * last element when adjacent. `*count` is in and out. -EFAULT as above, -E2BIG when `max` is
+ * reached.
  */
 int gmem_iov(struct gmem *gm, uint64_t gpa, size_t size, struct iovec *iov, unsigned max,
 	     unsigned *count) _must_check_;

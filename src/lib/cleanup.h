@@ -37,8 +37,8 @@ static inline pthread_mutex_t *lock_scoped(pthread_mutex_t *m)
 	return m;
 }
 
-#define _cleanup_free_ _cleanup_(free_p)
-#define _cleanup_close_ _cleanup_(close_p)
+#define _cleanup_free_   _cleanup_(free_p)
+#define _cleanup_close_  _cleanup_(close_p)
 #define _cleanup_fclose_ _cleanup_(fclose_p)
 
 /* Declares a "cleanup_type(p)" hook for x_free(struct x *): DEFINE_CLEANUP(struct x *, x_free). */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Cursors over bytes from outside. Every access is bounds-checked; the first that does not fit sets
- * a sticky flag, after which reads give zeros and writes do nothing, so that a parser reads straight
- * down and asks once at the end (reader_ok, writer_ok). Little-endian unless the name says be.
+ * a sticky flag, after which reads give zeros and writes do nothing, so that a parser reads
+ * straight down and asks once at the end (reader_ok, writer_ok). Little-endian unless the name says
+ * be.
  */
 #pragma once
 

@@ -48,7 +48,7 @@ static inline void list_splice(struct list *to, struct list *from)
 
 #define list_entry(node, type, member) container_of(node, type, member)
 #define list_first(head, type, member) list_entry((head)->next, type, member)
-#define list_foreach(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
+#define list_foreach(it, head)         for (struct list *it = (head)->next; it != (head); it = it->next)
 /* The current node may be removed (and freed) in the body. */
 #define list_foreach_safe(it, head)                                                                \
 	for (struct list *it = (head)->next, *next_ = it->next; it != (head);                      \

@@ -10,16 +10,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-#define BIT(n) (1u << (n))
-#define BIT64(n) (UINT64_C(1) << (n))
+#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b)                       ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                       ((a) > (b) ? (a) : (b))
+#define BIT(n)                          (1u << (n))
+#define BIT64(n)                        (UINT64_C(1) << (n))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-#define KIB UINT64_C(1024)
-#define MIB (UINT64_C(1024) * KIB)
-#define GIB (UINT64_C(1024) * MIB)
-#define TIB (UINT64_C(1024) * GIB)
+#define KIB                             UINT64_C(1024)
+#define MIB                             (UINT64_C(1024) * KIB)
+#define GIB                             (UINT64_C(1024) * MIB)
+#define TIB                             (UINT64_C(1024) * GIB)
 
 typedef struct {
 	uint16_t raw;

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+/* Order, cancellation from inside callbacks, posts from other threads, and real file I/O. */
+#include "event/loop.h"
+#include "lib/cleanup.h"
+
+#include <setjmp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+static struct loop *make(void)
+{
+	struct loop *loop;
+	struct error err = { 0 };
+
+	if (loop_new(4, &loop, &err) < 0)
+		fail_msg("%s", err.message);
+	return loop;
+}
+
+static int fired[8], fired_count;
+
+struct numbered_timer {
+	struct loop_timer t;
+	int number;
+};
+
+static void on_timer(struct loop_timer *t)
+{
+	fired[fired_count++] = container_of(t, struct numbered_timer, t)->number;
+}
+
+static void test_timers_fire_in_order(void **state)
+{
+	struct loop *loop = make();
+	struct numbered_timer t[3];
+	const uint64_t delay[] = { 3000000, 1000000, 2000000 };
+
+	(void)state;
+	fired_count = 0;
+	for (int i = 0; i < 3; i++) {
+		t[i].number = i;
+		loop_timer_init(loop, &t[i].t, on_timer);
+		loop_timer_arm(&t[i].t, loop_now(loop) + delay[i]);
+	}
+	loop_timer_disarm(&t[2].t);
+	while (fired_count < 2)
+		assert_int_equal(loop_once(loop, -1), 0);
+	assert_int_equal(fired[0], 1);
+	assert_int_equal(fired[1], 0);
+	loop_free(loop);
+}
+
+static struct loop_watch watches[2];
+static int watch_calls;
+
+static void on_event_unwatch_both(struct loop_watch *w, uint32_t events)
+{
+	(void)w;
+	(void)events;
+	watch_calls++;
+	loop_unwatch(&watches[0]);
+	loop_unwatch(&watches[1]);
+}
+
+static void test_unwatch_of_a_fetched_event(void **state)
+{
+	struct loop *loop = make();
+	int fd[2];
+
+	(void)state;
+	watch_calls = 0;
+	for (int i = 0; i < 2; i++) {
+		fd[i] = eventfd(1, EFD_CLOEXEC);
+		assert_int_equal(
+			loop_watch(loop, &watches[i], fd[i], EPOLLIN, on_event_unwatch_both), 0);
+	}
+	assert_int_equal(loop_once(loop, 100), 0);
+	assert_int_equal(watch_calls, 1);
+	close(fd[0]);
+	close(fd[1]);
+	loop_free(loop);
+}
+
+struct post_context {
+	struct loop *loop;
+	struct loop_task task;
+	int runs;
+};
+
+static void on_posted(struct loop_task *t)
+{
+	struct post_context *c = container_of(t, struct post_context, task);
+
+	if (++c->runs == 100)
+		loop_stop(c->loop);
+}
+
+static void *poster(void *arg)
+{
+	struct post_context *c = arg;
+
+	while (__atomic_load_n(&c->runs, __ATOMIC_RELAXED) < 100)
+		loop_post(c->loop, &c->task);
+	return NULL;
+}
+
+static void test_posts_from_a_thread(void **state)
+{
+	struct post_context c = { .loop = make() };
+	pthread_t thread;
+
+	(void)state;
+	loop_task_init(&c.task, on_posted);
+	assert_int_equal(pthread_create(&thread, NULL, poster, &c), 0);
+	assert_int_equal(loop_run(c.loop), 0);
+	pthread_join(thread, NULL);
+	assert_true(c.runs >= 100);
+	loop_free(c.loop);
+}
+
+static int io_results[64], io_count;
+
+static void on_io(struct loop_io *io, int result)
+{
+	(void)io;
+	io_results[io_count++] = result;
+}
+
+/* Sixty-four operations through a ring of four. */
+static void test_more_io_than_the_ring_holds(void **state)
+{
+	struct loop *loop = make();
+	struct loop_io io[64];
+	struct iovec iov[64];
+	char data[64], back[64] = { 0 };
+	_cleanup_close_ int fd = memfd_create("loop-test", MFD_CLOEXEC);
+
+	(void)state;
+	io_count = 0;
+	for (int i = 0; i < 64; i++) {
+		data[i] = (char)i;
+		iov[i] = (struct iovec){ .iov_base = &data[i], .iov_len = 1 };
+		io[i].done = on_io;
+		loop_io_writev(loop, &io[i], fd, &iov[i], 1, (uint64_t)i);
+	}
+	while (io_count < 64)
+		assert_int_equal(loop_once(loop, 1000), 0);
+	for (int i = 0; i < 64; i++)
+		assert_int_equal(io_results[i], 1);
+	assert_int_equal(pread(fd, back, 64, 0), 64);
+	assert_memory_equal(data, back, 64);
+	loop_free(loop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_timers_fire_in_order),
+		cmocka_unit_test(test_unwatch_of_a_fetched_event),
+		cmocka_unit_test(test_posts_from_a_thread),
+		cmocka_unit_test(test_more_io_than_the_ring_holds),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

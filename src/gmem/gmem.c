@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Guest memory as one memfd, mapped once and cut into guest-physical ranges. Owned by whoever made
+ * it (the worker's machine); used from VP threads and from the event loop without locks, because
+ * the map never changes after gmem_new.
+ *
+ * The whole design rests on gmem_lookup: it is the only place that turns a guest address into a
+ * host one, and it never yields a byte outside a range.
+ */
+#include "gmem/gmem.h"
+
+#include "lib/cleanup.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct gmem {
+	struct gmem_range ranges[GMEM_MAX_RANGES];
+	size_t count;
+	uint64_t size;
+	void *map;
+	int fd;
+};
+
+static int ranges_check(const struct gmem_range *ranges, size_t count, uint64_t *ret_size,
+			struct error *err)
+{
+	uint64_t size = 0, end = 0;
+
+	if (!count || count > GMEM_MAX_RANGES)
+		return error_set(err, -EINVAL, "guest memory needs 1 to %d ranges, not %zu",
+				 GMEM_MAX_RANGES, count);
+	for (size_t i = 0; i < count; i++) {
+		const struct gmem_range *r = &ranges[i];
+
+		if (!r->size || (r->gpa | r->size) % GMEM_PAGE_SIZE || r->gpa < end ||
+		    add_overflow(r->gpa, r->size, &end) || add_overflow(size, r->size, &size))
+			return error_set(err, -EINVAL,
+					 "guest memory range %zu (0x%llx, %llu bytes) is not "
+					 "page-aligned, empty, or overlaps the one before",
+					 i, (unsigned long long)r->gpa,
+					 (unsigned long long)r->size);
+	}
+	*ret_size = size;
+	return 0;
+}
+
+static int gmem_map(struct gmem *gm, struct error *err)
+{
+	gm->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+	if (gm->fd < 0)
+		return error_errno(err, -errno, "cannot create guest memory");
+	if (ftruncate(gm->fd, (off_t)gm->size) < 0)
+		return error_errno(err, -errno, "cannot size guest memory to %llu MiB",
+				   (unsigned long long)(gm->size / MIB));
+	gm->map =
+		mmap(NULL, gm->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, gm->fd, 0);
+	if (gm->map == MAP_FAILED) {
+		gm->map = NULL;
+		return error_errno(err, -errno, "cannot map %llu MiB of guest memory",
+				   (unsigned long long)(gm->size / MIB));
+	}
+	/* Both are wishes: a kernel without huge pages for shared memory says no, and works. */
+	(void)madvise(gm->map, gm->size, MADV_HUGEPAGE);
+	(void)madvise(gm->map, gm->size, MADV_DONTDUMP);
+	return 0;
+}
+
+int gmem_new(const struct gmem_range *ranges, size_t count, struct gmem **ret, struct error *err)
+{
+	struct gmem *gm;
+	uint8_t *host;
+	uint64_t size;
+	int r;
+
+	r = ranges_check(ranges, count, &size, err);
+	if (r < 0)
+		return r;
+	gm = calloc(1, sizeof(*gm));
+	if (!gm)
+		return error_set(err, -ENOMEM, "out of memory");
+	gm->fd = -1;
+	gm->size = size;
+	gm->count = count;
+	r = gmem_map(gm, err);
+	if (r < 0) {
+		gmem_free(gm);
+		return r;
+	}
+	host = gm->map;
+	for (size_t i = 0; i < count; i++) {
+		gm->ranges[i] = ranges[i];
+		gm->ranges[i].host = host;
+		host += ranges[i].size;
+	}
+	*ret = gm;
+	return 0;
+}
+
+void gmem_free(struct gmem *gm)
+{
+	if (!gm)
+		return;
+	if (gm->map)
+		munmap(gm->map, gm->size);
+	if (gm->fd >= 0)
+		close(gm->fd);
+	free(gm);
+}
+
+const struct gmem_range *gmem_ranges(const struct gmem *gm, size_t *ret_count)
+{
+	*ret_count = gm->count;
+	return gm->ranges;
+}
+
+uint64_t gmem_size(const struct gmem *gm)
+{
+	return gm->size;
+}
+
+/* The host address of `gpa` and how many bytes follow it in its range; NULL when it is not RAM. */
+static void *gmem_lookup(const struct gmem *gm, uint64_t gpa, uint64_t *ret_left)
+{
+	for (size_t i = 0; i < gm->count; i++) {
+		const struct gmem_range *r = &gm->ranges[i];
+
+		if (gpa >= r->gpa && gpa - r->gpa < r->size) {
+			*ret_left = r->size - (gpa - r->gpa);
+			return (uint8_t *)r->host + (gpa - r->gpa);
+		}
+	}
+	*ret_left = 0;
+	return NULL;
+}
+
+/* Adjacent ranges (low RAM ends where high RAM begins) are crossed; holes are not. */
+static bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size)
+{
+	uint64_t left;
+
+	while (size) {
+		if (!gmem_lookup(gm, gpa, &left))
+			return false;
+		left = MIN(left, size);
+		size -= left;
+		if (add_overflow(gpa, left, &gpa))
+			return !size;
+	}
+	return true;
+}
+
+int gmem_read(struct gmem *gm, uint64_t gpa, void *dst, size_t size)
+{
+	uint8_t *to = dst;
+	uint64_t left;
+
+	if (!gmem_contains(gm, gpa, size))
+		return -EFAULT;
+	while (size) {
+		const void *from = gmem_lookup(gm, gpa, &left);
+
+		left = MIN(left, size);
+		memcpy(to, from, left);
+		to += left, gpa += left, size -= left;
+	}
+	return 0;
+}
+
+int gmem_write(struct gmem *gm, uint64_t gpa, const void *src, size_t size)
+{
+	const uint8_t *from = src;
+	uint64_t left;
+
+	if (!gmem_contains(gm, gpa, size))
+		return -EFAULT;
+	while (size) {
+		void *to = gmem_lookup(gm, gpa, &left);
+
+		left = MIN(left, size);
+		memcpy(to, from, left);
+		from += left, gpa += left, size -= left;
+	}
+	return 0;
+}
+
+int gmem_fill(struct gmem *gm, uint64_t gpa, uint8_t byte, size_t size)
+{
+	uint64_t left;
+
+	if (!gmem_contains(gm, gpa, size))
+		return -EFAULT;
+	while (size) {
+		void *to = gmem_lookup(gm, gpa, &left);
+
+		left = MIN(left, size);
+		memset(to, byte, left);
+		gpa += left, size -= left;
+	}
+	return 0;
+}
+
+int gmem_iov(struct gmem *gm, uint64_t gpa, size_t size, struct iovec *iov, unsigned max,
+	     unsigned *count)
+{
+	unsigned n = *count;
+	uint64_t left;
+
+	if (!gmem_contains(gm, gpa, size))
+		return -EFAULT;
+	while (size) {
+		uint8_t *p = gmem_lookup(gm, gpa, &left);
+
+		left = MIN(left, size);
+		if (n && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == p) {
+			iov[n - 1].iov_len += left;
+		} else {
+			if (n == max)
+				return -E2BIG;
+			iov[n++] = (struct iovec){ .iov_base = p, .iov_len = left };
+		}
+		gpa += left, size -= left;
+	}
+	*count = n;
+	return 0;
+}
+
+void *gmem_page(struct gmem *gm, uint64_t gpa)
+{
+	uint64_t left;
+
+	if (gpa % GMEM_PAGE_SIZE)
+		return NULL;
+	return gmem_lookup(gm, gpa, &left);
+}

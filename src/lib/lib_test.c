@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+/* Errors, GUIDs and cursors: the edges that their users rely on. */
+#include "lib/cursor.h"
+#include "lib/error.h"
+#include "lib/guid.h"
+
+#include <errno.h>
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+static void test_error_prefix_keeps_the_cause(void **state)
+{
+	struct error err = { 0 };
+
+	(void)state;
+	assert_int_equal(error_set(&err, -EINVAL, "bad %s", "size"), -EINVAL);
+	assert_int_equal(error_prefix(&err, "disk %d", 2), -EINVAL);
+	assert_string_equal(err.message, "disk 2: bad size");
+	assert_int_equal(error_set(NULL, -EIO, "nobody reads this"), -EIO);
+	for (int i = 0; i < 100; i++)
+		error_prefix(&err, "a long chain of context");
+	assert_int_equal(err.message[sizeof(err.message) - 1], 0);
+}
+
+static void test_guid_layout(void **state)
+{
+	static const struct guid scsi =
+		GUID(0xba6163d9, 0x04a1, 0x4d29, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f);
+	char text[GUID_TEXT_SIZE];
+	struct guid g;
+
+	(void)state;
+	assert_int_equal(scsi.b[0], 0xd9);
+	assert_string_equal(guid_format(&scsi, text), "ba6163d9-04a1-4d29-b605-72e2ffb1dc7f");
+	assert_int_equal(guid_parse("{BA6163D9-04A1-4D29-B605-72E2FFB1DC7F}", &g), 0);
+	assert_true(guid_equal(&g, &scsi));
+	assert_int_equal(guid_parse("ba6163d9-04a1-4d29-b605-72e2ffb1dc7", &g), -EINVAL);
+	assert_int_equal(guid_parse("ba6163d9-04a1-4d29-b605-72e2ffb1dc7f0", &g), -EINVAL);
+	assert_int_equal(guid_parse("{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f", &g), -EINVAL);
+	assert_int_equal(guid_parse("", &g), -EINVAL);
+	g = guid_random();
+	assert_false(guid_is_zero(&g));
+}
+
+static void test_cursor_overrun_sticks(void **state)
+{
+	const uint8_t bytes[] = { 1, 2, 3, 4, 5 };
+	struct reader r = reader_of(bytes, sizeof(bytes));
+	uint8_t out[3];
+	struct writer w = writer_of(out, sizeof(out));
+
+	(void)state;
+	assert_int_equal(reader_le32(&r), 0x04030201);
+	assert_int_equal(reader_le16(&r), 0);
+	assert_false(reader_ok(&r));
+	assert_int_equal(reader_u8(&r), 0);
+	assert_int_equal(reader_left(&r), 0);
+	writer_be16(&w, 0x0102);
+	writer_le16(&w, 7);
+	assert_false(writer_ok(&w));
+	assert_int_equal(out[0], 1);
+	assert_int_equal(out[1], 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_error_prefix_keeps_the_cause),
+		cmocka_unit_test(test_guid_layout),
+		cmocka_unit_test(test_cursor_overrun_sticks),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
