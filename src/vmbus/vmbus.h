@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host side of VMBus for one partition. Devices use vmbus/device.h; this is what the machine
+ * that owns the bus uses. Event loop's thread throughout.
+ */
+#pragma once
+
+#include "partition/partition.h"
+#include "vmbus/device.h"
+
+struct vmbus_options {
+	struct partition *partition; /* borrowed */
+	uint32_t max_version;        /* VERSION_* cap; 0 = the newest (6.0) */
+};
+
+int vmbus_new(const struct vmbus_options *options, struct vmbus **ret,
+	      struct error *err) _must_check_;
+/* All channels must be closed (vmbus_reset). NULL is fine. */
+void vmbus_free(struct vmbus *bus);
+/*
+ * Closes all channels and forgets the connection, as a partition reset does; `done` is called (from
+ * the loop) when no device touches guest memory any more, after each device's reset callback.
+ */
+void vmbus_reset(struct vmbus *bus, void (*done)(void *context), void *context);
+
+/* The version negotiated with the guest, 0 while there is no connection. */
+uint32_t vmbus_version(const struct vmbus *bus);
+
+struct vmbus_counters {
+	uint64_t messages, bad_messages, packets_in, packets_out, signals_in, signals_out;
+	unsigned gpadls, channels_open;
+	uint64_t gpadl_pages;
+};
+struct vmbus_counters vmbus_counters(const struct vmbus *bus);
