@@ -111,7 +111,7 @@ static bool channel_charge(struct storvsp_channel *c)
 		c->budget = ROUND_BUDGET;
 	}
 	if (!c->budget) {
-		loop_timer_arm(&c->next_round, c->round);
+		loop_timer_arm(&c->next_round, c->round + 1); /* not due in this round */
 		return false;
 	}
 	c->budget--;
