@@ -90,11 +90,12 @@ int boot_image_claim(struct boot *b, uint64_t gpa, uint64_t size, struct error *
 	else if (gpa < MEMMAP_ACPI_BASE + MEMMAP_ACPI_SIZE && end > MEMMAP_LEGACY_HOLE)
 		why = "over reserved memory (0xa0000 to 0x100000)";
 	if (why)
-		return error_set(err, -ENOSPC,
-				 "the kernel wants %llu KiB of memory at 0x%llx, which is %s; the "
-				 "machine has %llu MiB",
-				 (unsigned long long)(size / KIB), (unsigned long long)gpa, why,
-				 (unsigned long long)(b->map->ram_size / MIB));
+		return error_set(
+			err, -ENOSPC,
+			"the kernel wants %llu bytes of memory at 0x%llx, which is %s; the "
+			"machine has %llu MiB",
+			(unsigned long long)size, (unsigned long long)gpa, why,
+			(unsigned long long)(b->map->ram_size / MIB));
 	b->image_end = MAX(b->image_end, end);
 	return 0;
 }
