@@ -521,7 +521,8 @@ static int load_text(const char *text, size_t size, json_t **ret, struct error *
 	*ret = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
 	if (*ret)
 		return 0;
-	if (json_error_code(&e) == json_error_out_of_memory)
+	/* Where the library runs out of memory it often doesn't say so, or anything. */
+	if (json_error_code(&e) == json_error_out_of_memory || !e.text[0])
 		return error_set(err, -ENOMEM, "not enough memory for the settings");
 	return error_set(err, -EINVAL, "line %d, column %d of the JSON text: %s; correct it there",
 			 e.line, e.column, printable(e.text, what, sizeof(what)));
