@@ -80,7 +80,8 @@ int partition_event_open(struct partition *p, struct partition_event *event)
 
 void partition_event_close(struct partition *p, struct partition_event *event)
 {
-	p->engine->engine->bind_connection(p->engine, event->connection_id, -1);
+	if (event->eventfd >= 0)
+		p->engine->engine->bind_connection(p->engine, event->connection_id, -1);
 	LOCK_SCOPE(&p->lock);
 	list_remove(&event->node);
 }
@@ -169,10 +170,21 @@ static hv_status call_post_message(struct partition *p, unsigned vp, const struc
 	return partition_hv_post_message(p, vp, x->hypercall.input);
 }
 
+static hv_status signal_event(struct partition_event *e)
+{
+	uint64_t one = 1;
+
+	if (e->eventfd < 0)
+		e->signalled(e);
+	else if (write(e->eventfd, &one, sizeof(one)) < 0)
+		return HV_STATUS_INSUFFICIENT_BUFFERS;
+	return HV_STATUS_SUCCESS;
+}
+
 /* Only signals that the engine could not route by itself come here. */
 static hv_status call_signal_event(struct partition *p, unsigned vp, const struct vp_exit *x)
 {
-	uint64_t input = x->hypercall.input, one = 1;
+	uint64_t input = x->hypercall.input;
 	uint8_t bytes[8];
 
 	(void)vp;
@@ -192,8 +204,7 @@ static hv_status call_signal_event(struct partition *p, unsigned vp, const struc
 			continue;
 		if (input >> 32) /* ports with one flag: number 0 only */
 			return HV_STATUS_INVALID_PARAMETER;
-		return write(e->eventfd, &one, sizeof(one)) < 0 ? HV_STATUS_INSUFFICIENT_BUFFERS
-								: HV_STATUS_SUCCESS;
+		return signal_event(e);
 	}
 	return HV_STATUS_INVALID_CONNECTION_ID;
 }

@@ -59,7 +59,7 @@ int partition_post_message(struct partition *p, unsigned vp, unsigned sint, uint
  */
 int partition_signal_event(struct partition *p, unsigned vp, unsigned sint, unsigned flag);
 
-/* A port that receives what the guest posts to a connection id. Embedded in its owner. */
+/* A port that receives what the guest posts to a connection id. Embedded in its owner. [any] */
 struct partition_port {
 	uint32_t connection_id;
 	void (*message)(struct partition_port *port, uint32_t type, const void *payload,
@@ -69,10 +69,14 @@ struct partition_port {
 void partition_port_open(struct partition *p, struct partition_port *port);
 void partition_port_close(struct partition *p, struct partition_port *port);
 
-/* A connection whose HvCallSignalEvent writes to an eventfd (borrowed while open). */
+/*
+ * A connection for HvCallSignalEvent: it writes to an eventfd (borrowed while open), or, when that
+ * is -1, calls `signalled` on the VP's thread with the partition's lock held. [any]
+ */
 struct partition_event {
 	uint32_t connection_id;
 	int eventfd;
+	void (*signalled)(struct partition_event *event);
 	struct list node;
 };
 int partition_event_open(struct partition *p, struct partition_event *event) _must_check_;

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where a serial port's bytes go: a descriptor that was passed, a Unix socket that one client at a
+ * time connects to, or a pseudo-terminal. Output comes from VP threads and is written by the loop;
+ * what nobody takes is kept up to a limit and then dropped, oldest last.
+ */
+#pragma once
+
+#include "event/loop.h"
+
+struct console;
+
+enum console_kind {
+	CONSOLE_NONE,
+	CONSOLE_DESCRIPTOR,
+	CONSOLE_SOCKET,
+	CONSOLE_PTY,
+};
+
+struct console_options {
+	enum console_kind kind;
+	int descriptor;   /* of DESCRIPTOR; the console's from here on */
+	const char *path; /* of SOCKET: made; of PTY: a symbolic link to it, may be NULL */
+	/* Input; returns how many bytes were taken, the rest is offered again by console_resume. */
+	size_t (*input)(void *context, const uint8_t *data, size_t size);
+	void *context;
+};
+
+int console_new(struct loop *loop, const struct console_options *options, struct console **ret,
+		struct error *err) _must_check_;
+/* Writes what can be written at once, and removes the socket or link. NULL is fine. */
+void console_free(struct console *c);
+void console_output(struct console *c, const uint8_t *data, size_t size); /* any thread */
+void console_resume(struct console *c); /* any thread: the port takes input again */

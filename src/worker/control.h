@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The control socket: lines of JSON. A request is {"id": any, "command": "query" | "pause" |
+ * "resume" | "reset" | "power-off"}; the answer repeats the id and has "ok" and "state", and
+ * "error" with words when not ok. State changes come unasked as {"event": "state", "state": ...}.
+ * Who can connect controls the machine.
+ */
+#pragma once
+
+#include "worker/machine.h"
+
+struct control;
+struct vm_control;
+
+int control_new(struct loop *loop, struct machine *machine, const struct vm_control *description,
+		struct control **ret, struct error *err) _must_check_;
+void control_free(struct control *c); /* removes the socket; NULL is fine */

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: MIT
+/*
+ * See machine.h. State changes are driven by three kinds of events, all on the loop: commands, what
+ * VPs requested, and "all VPs have come to the gate". A reset or an end goes: hold the VPs, reset
+ * the bus (devices finish their I/O into guest memory), then rebuild the partition or free it.
+ */
+#include "worker/machine.h"
+
+#include "firmware/boot.h"
+#include "firmware/memmap.h"
+#include "lib/cleanup.h"
+#include "worker/disks.h"
+#include "worker/platform.h"
+#include "worker/vm_description.h"
+#include "worker/vp.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+struct machine {
+	struct loop *loop;
+	const struct vm_description *description;
+	enum machine_state state;
+	struct memmap map;
+	struct gmem *gm;
+	struct partition *partition;
+	struct vmbus *bus;
+	struct platform *platform;
+	struct disks *disks;
+	struct vps *vps;
+	int kernel_fd, initrd_fd;
+
+	_Atomic unsigned requests;
+	atomic_int test_status;
+	struct loop_task request_task, parked_task;
+	pthread_mutex_t failure_lock;
+	struct error failure; /* guarded by failure_lock */
+
+	enum machine_end end;
+	int exit_status;
+	void (*on_state)(void *context, enum machine_state state);
+	void *on_state_context;
+};
+
+/* --- states --- */
+
+static const char *const state_names[] = {
+	[MACHINE_STARTING] = "starting",
+	[MACHINE_RUNNING] = "running",
+	[MACHINE_PAUSING] = "pausing",
+	[MACHINE_PAUSED] = "paused",
+	[MACHINE_RESETTING] = "resetting",
+	[MACHINE_STOPPING] = "stopping",
+	[MACHINE_OFF] = "off",
+};
+
+const char *machine_state_name(enum machine_state state)
+{
+	return state_names[state];
+}
+
+enum machine_state machine_state(const struct machine *m)
+{
+	return m->state;
+}
+
+void machine_on_state(struct machine *m, void (*fn)(void *context, enum machine_state state),
+		      void *context)
+{
+	m->on_state = fn;
+	m->on_state_context = context;
+}
+
+static void set_state(struct machine *m, enum machine_state state)
+{
+	m->state = state;
+	if (m->on_state)
+		m->on_state(m->on_state_context, state);
+	if (state == MACHINE_OFF)
+		loop_stop(m->loop);
+}
+
+static void begin_hold(struct machine *m, enum machine_state state)
+{
+	bool parked = m->state == MACHINE_PAUSED || m->state == MACHINE_STARTING;
+
+	set_state(m, state);
+	if (parked)
+		loop_defer(m->loop, &m->parked_task);
+	else
+		vps_hold(m->vps);
+}
+
+static void begin_stop(struct machine *m, enum machine_end end)
+{
+	if (m->state == MACHINE_STOPPING || m->state == MACHINE_OFF)
+		return;
+	m->end = end;
+	begin_hold(m, MACHINE_STOPPING);
+}
+
+/* --- starting and resetting --- */
+
+/* Flat segments as boot.h describes them, with the attributes that a VMCB or VMCS wants. */
+static void set_segments(struct vp_registers *r, bool long_mode)
+{
+	const struct vp_segment data = { .limit = 0xffffffff,
+					 .selector = BOOT_DATA_SELECTOR,
+					 .attributes = 0xc093 };
+
+	r->cs = (struct vp_segment){ .limit = 0xffffffff,
+				     .selector = BOOT_CODE_SELECTOR,
+				     .attributes = long_mode ? 0xa09b : 0xc09b };
+	r->ds = r->es = r->fs = r->gs = r->ss = data;
+	r->tr = (struct vp_segment){ .limit = 0x67, .attributes = 0x8b };
+	r->ldt = (struct vp_segment){ .attributes = 0x82 };
+}
+
+static int set_boot_registers(struct machine *m, const struct boot_state *b)
+{
+	struct engine_partition *e = partition_engine(m->partition);
+	bool long_mode = b->mode == BOOT_LONG64;
+	struct vp_registers r;
+	int error = e->engine->vp_get_registers(e, 0, &r);
+
+	if (error < 0)
+		return error;
+	set_segments(&r, long_mode);
+	r.gdt = (struct vp_table){ .base = b->gdt_base, .limit = b->gdt_limit };
+	r.idt = (struct vp_table){ 0 };
+	r.rflags = 2;
+	r.rip = b->rip, r.rsp = b->rsp, r.rax = b->rax, r.rbx = b->rbx, r.rsi = b->rsi;
+	r.rcx = r.rdx = r.rdi = r.rbp = 0;
+	r.cr0 = long_mode ? 0x80000011 : 0x11; /* PE, ET, and PG */
+	r.cr4 = long_mode ? 0x20 : 0;          /* PAE */
+	r.efer = long_mode ? 0x500 : 0;        /* LME, LMA */
+	r.cr3 = b->cr3;
+	return e->engine->vp_set_registers(e, 0, &r);
+}
+
+static int load(struct machine *m, struct error *err)
+{
+	const struct boot_config config = {
+		.kernel_fd = m->kernel_fd,
+		.initrd_fd = m->initrd_fd,
+		.cmdline = m->description->boot.command_line,
+		.memmap = &m->map,
+		.rsdp = platform_rsdp(m->platform),
+	};
+	struct boot_state state;
+	int r = boot_load(m->gm, &config, &state, err);
+
+	if (r < 0)
+		return r;
+	r = set_boot_registers(m, &state);
+	return r < 0 ? error_errno(err, r, "cannot set the first processor's registers") : 0;
+}
+
+int machine_start(struct machine *m, struct error *err)
+{
+	int r = platform_reset(m->platform, err);
+
+	if (r >= 0)
+		r = load(m, err);
+	if (r < 0)
+		return r;
+	set_state(m, MACHINE_RUNNING);
+	vps_run(m->vps);
+	return 0;
+}
+
+static void fail(struct machine *m, const struct error *err)
+{
+	LOCK_SCOPE(&m->failure_lock);
+	if (!m->failure.code)
+		m->failure = *err;
+}
+
+static void reset_when_bus_is_quiet(void *context)
+{
+	struct machine *m = context;
+	struct error err = { 0 };
+
+	if (partition_reset(m->partition, &err) < 0 || machine_start(m, &err) < 0) {
+		fail(m, &err);
+		set_state(m, MACHINE_PAUSED);
+		begin_stop(m, MACHINE_END_ERROR);
+	}
+}
+
+static void stop_when_bus_is_quiet(void *context)
+{
+	struct machine *m = context;
+	struct error err = { 0 };
+
+	if (disks_close(m->disks, &err) < 0) {
+		fail(m, &err);
+		m->end = MACHINE_END_ERROR;
+	}
+	set_state(m, MACHINE_OFF);
+}
+
+static void on_all_parked(struct loop_task *t)
+{
+	struct machine *m = container_of(t, struct machine, parked_task);
+
+	switch (m->state) {
+	case MACHINE_PAUSING:
+		set_state(m, MACHINE_PAUSED);
+		break;
+	case MACHINE_RESETTING:
+		vmbus_reset(m->bus, reset_when_bus_is_quiet, m);
+		break;
+	case MACHINE_STOPPING:
+		vmbus_reset(m->bus, stop_when_bus_is_quiet, m);
+		break;
+	case MACHINE_STARTING:
+	case MACHINE_RUNNING:
+	case MACHINE_PAUSED:
+	case MACHINE_OFF:
+		break; /* a hold that something else overtook */
+	}
+}
+
+/* --- commands --- */
+
+static void do_pause(struct machine *m)
+{
+	begin_hold(m, MACHINE_PAUSING);
+}
+
+static void do_resume(struct machine *m)
+{
+	set_state(m, MACHINE_RUNNING);
+	vps_run(m->vps);
+}
+
+static void do_reset(struct machine *m)
+{
+	begin_hold(m, MACHINE_RESETTING);
+}
+
+static void do_power_off(struct machine *m)
+{
+	begin_stop(m, MACHINE_END_POWER_OFF);
+}
+
+static const struct {
+	const char *name;
+	unsigned states; /* in which it is allowed */
+	const char *allowed;
+	void (*run)(struct machine *m);
+} commands[] = {
+	[MACHINE_PAUSE] = { "pause", BIT(MACHINE_RUNNING), "running", do_pause },
+	[MACHINE_RESUME] = { "resume", BIT(MACHINE_PAUSED), "paused", do_resume },
+	[MACHINE_RESET] = { "reset", BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED),
+			    "running or paused", do_reset },
+	[MACHINE_POWER_OFF] = { "power-off",
+				BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED) | BIT(MACHINE_PAUSING) |
+					BIT(MACHINE_STARTING),
+				"running, pausing, paused or starting", do_power_off },
+};
+
+int machine_command(struct machine *m, enum machine_command command, struct error *err)
+{
+	if (!(commands[command].states & BIT(m->state)))
+		return error_set(err, -EINVAL, "the machine is %s; %s needs it %s",
+				 machine_state_name(m->state), commands[command].name,
+				 commands[command].allowed);
+	commands[command].run(m);
+	return 0;
+}
+
+/* --- what VPs ask for --- */
+
+void machine_request(struct machine *m, enum machine_request request)
+{
+	atomic_fetch_or(&m->requests, request);
+	/* The VP that asked must not run on: it finds the gate closed. */
+	vps_hold(m->vps);
+	loop_post(m->loop, &m->request_task);
+}
+
+void machine_fail(struct machine *m, const struct error *err)
+{
+	fail(m, err);
+	machine_request(m, REQUEST_FAILED);
+}
+
+void machine_test_exit(struct machine *m, int status)
+{
+	atomic_store(&m->test_status, status);
+	machine_request(m, REQUEST_TEST_EXIT);
+}
+
+/* The VPs are on their way to the gate, or there: state and gate must agree again. */
+static void on_request(struct loop_task *t)
+{
+	struct machine *m = container_of(t, struct machine, request_task);
+	unsigned requests = atomic_exchange(&m->requests, 0);
+
+	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSING)
+		return; /* stopping or resetting anyway */
+	if (requests & REQUEST_FAILED)
+		begin_stop(m, MACHINE_END_ERROR);
+	else if (requests & REQUEST_TEST_EXIT)
+		begin_stop(m, MACHINE_END_TEST_EXIT);
+	else if (requests & REQUEST_POWER_OFF)
+		begin_stop(m, MACHINE_END_POWER_OFF);
+	else if (requests & REQUEST_RESET && m->description->on_reset == VM_ON_RESET_STOP)
+		begin_stop(m, MACHINE_END_RESET);
+	else if (requests & REQUEST_RESET)
+		begin_hold(m, MACHINE_RESETTING);
+}
+
+static void vp_parked(void *context)
+{
+	struct machine *m = context;
+
+	loop_post(m->loop, &m->parked_task);
+}
+
+static void vp_crashed(void *context, const uint64_t parameters[5])
+{
+	/* The guest runs on: it may still be writing its dump. */
+	(void)context;
+	fprintf(stderr, "guest crash report: 0x%llx 0x%llx 0x%llx 0x%llx 0x%llx\n",
+		(unsigned long long)parameters[0], (unsigned long long)parameters[1],
+		(unsigned long long)parameters[2], (unsigned long long)parameters[3],
+		(unsigned long long)parameters[4]);
+}
+
+static void vp_reset(void *context)
+{
+	machine_request(context, REQUEST_RESET);
+}
+
+static void vp_failed(void *context, const struct error *err)
+{
+	machine_fail(context, err);
+}
+
+/* --- life --- */
+
+static unsigned physical_address_bits(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(0x80000008, &a, &b, &c, &d) ? a & 0xff : 36;
+}
+
+static int build_partition(struct machine *m, struct error *err)
+{
+	const struct vm_description *d = m->description;
+	struct partition_options o = { .loop = m->loop, .vp_count = d->processors };
+	int r = memmap_init(d->memory * MIB, physical_address_bits(), &m->map, err);
+
+	if (r < 0)
+		return r;
+	r = gmem_new(m->map.ranges, m->map.range_count, &m->gm, err);
+	if (r < 0)
+		return r;
+	o.engine = engine_find(d->engine, err);
+	if (!o.engine)
+		return -ENODEV;
+	o.gm = m->gm;
+	return partition_new(&o, &m->partition, err);
+}
+
+static int parse_version(const char *text, uint32_t *ret, struct error *err)
+{
+	unsigned major, minor;
+
+	*ret = 0;
+	if (!text)
+		return 0;
+	if (sscanf(text, "%u.%u", &major, &minor) != 2 || major > 0xff || minor > 0xff)
+		return error_set(err, -EINVAL, "\"%s\" is not a version (like \"5.3\")", text);
+	*ret = major << 16 | minor;
+	return 0;
+}
+
+static int build_bus(struct machine *m, struct error *err)
+{
+	const struct vm_description *d = m->description;
+	struct vmbus_options bo = { .partition = m->partition };
+	struct disks_options o = { .loop = m->loop, .description = d };
+	uint32_t storvsp;
+	int r = parse_version(d->vmbus.max_version, &bo.max_version, err);
+
+	if (r >= 0)
+		r = parse_version(d->storvsp.max_version, &storvsp, err);
+	if (r >= 0)
+		r = vmbus_new(&bo, &m->bus, err);
+	if (r < 0)
+		return r;
+	o.bus = m->bus;
+	o.storvsp_version = (uint16_t)((storvsp >> 16 & 0xff) << 8 | (storvsp & 0xff));
+	return disks_open(&o, &m->disks, err);
+}
+
+static void serial_options(const struct vm_serial *s, struct console_options *ret)
+{
+	static const enum console_kind kinds[] = {
+		[VM_SERIAL_KIND_NONE] = CONSOLE_NONE,
+		[VM_SERIAL_KIND_DESCRIPTOR] = CONSOLE_DESCRIPTOR,
+		[VM_SERIAL_KIND_SOCKET] = CONSOLE_SOCKET,
+		[VM_SERIAL_KIND_PTY] = CONSOLE_PTY,
+	};
+
+	ret->kind = kinds[s->kind];
+	ret->descriptor = (int)s->descriptor;
+	ret->path = s->path;
+}
+
+static int build_platform(struct machine *m, struct error *err)
+{
+	const struct vm_description *d = m->description;
+	const struct vps_callbacks callbacks = {
+		.parked = vp_parked,
+		.crashed = vp_crashed,
+		.reset = vp_reset,
+		.failed = vp_failed,
+		.context = m,
+	};
+	struct platform_options o = {
+		.machine = m,
+		.partition = m->partition,
+		.memmap = &m->map,
+		.test_devices = d->test_devices,
+	};
+	int r;
+
+	for (unsigned i = 0; i < d->serial_count; i++)
+		serial_options(&d->serial[i], &o.serial[i]);
+	r = platform_new(m->loop, &o, &m->platform, err);
+	return r < 0 ? r : vps_new(m->partition, m->platform, &callbacks, &m->vps, err);
+}
+
+static int open_boot_files(struct machine *m, struct error *err)
+{
+	const struct vm_description *d = m->description;
+	int r = vm_file_open(&d->boot.kernel, "boot.kernel", true, err);
+
+	if (r < 0)
+		return r;
+	m->kernel_fd = r;
+	if (!d->boot.initrd.present)
+		return 0;
+	r = vm_file_open(&d->boot.initrd, "boot.initrd", true, err);
+	m->initrd_fd = r;
+	return r < 0 ? r : 0;
+}
+
+int machine_new(struct loop *loop, const struct vm_description *description, struct machine **ret,
+		struct error *err)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m)
+		return error_set(err, -ENOMEM, "out of memory");
+	m->loop = loop;
+	m->description = description;
+	m->kernel_fd = m->initrd_fd = -1;
+	pthread_mutex_init(&m->failure_lock, NULL);
+	loop_task_init(&m->request_task, on_request);
+	loop_task_init(&m->parked_task, on_all_parked);
+	r = open_boot_files(m, err);
+	if (r >= 0)
+		r = build_partition(m, err);
+	if (r >= 0)
+		r = build_bus(m, err);
+	if (r >= 0)
+		r = build_platform(m, err);
+	if (r < 0) {
+		machine_free(m);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}
+
+void machine_free(struct machine *m)
+{
+	if (!m)
+		return;
+	vps_free(m->vps);
+	loop_cancel(m->loop, &m->request_task);
+	loop_cancel(m->loop, &m->parked_task);
+	(void)disks_close(m->disks, NULL);
+	disks_free(m->disks);
+	vmbus_free(m->bus);
+	platform_free(m->platform);
+	partition_free(m->partition);
+	gmem_free(m->gm);
+	if (m->kernel_fd >= 0)
+		close(m->kernel_fd);
+	if (m->initrd_fd >= 0)
+		close(m->initrd_fd);
+	pthread_mutex_destroy(&m->failure_lock);
+	free(m);
+}
+
+enum machine_end machine_end(const struct machine *m, int *ret_exit_status)
+{
+	*ret_exit_status = atomic_load(&m->test_status);
+	return m->end;
+}
+
+const struct error *machine_failure(const struct machine *m)
+{
+	return &m->failure;
+}
+
+uint64_t machine_exits(const struct machine *m)
+{
+	return vps_exits(m->vps);
+}
+
+struct partition *machine_partition(struct machine *m)
+{
+	return m->partition;
+}
+
+struct vmbus *machine_bus(struct machine *m)
+{
+	return m->bus;
+}

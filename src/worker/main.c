@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+/*
+ * partita-worker: the process of one VM. It reads the description, opens or takes over what that
+ * names, shuts the door behind itself (sandbox.c), and runs the machine until it is off.
+ */
+#include "event/loop.h"
+#include "lib/cleanup.h"
+#include "worker/control.h"
+#include "worker/machine.h"
+#include "worker/sandbox.h"
+#include "worker/vm_description.h"
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+
+#define DESCRIPTION_LIMIT (1 * MIB)
+#define IO_DEPTH          256
+
+static const char usage[] =
+	"usage: partita-worker [--description FILE | --description-fd N] [--no-sandbox]\n"
+	"\n"
+	"Runs one virtual machine, described by a JSON file, until it is powered off. It is\n"
+	"started by `partita run` and by the management service; see partita-worker(1) for the\n"
+	"description and the control socket.\n"
+	"\n"
+	"  --description FILE   the description; - is standard input (the default)\n"
+	"  --description-fd N   the same, from an open descriptor\n"
+	"  --check              check the description and stop\n"
+	"  --no-sandbox         leave out the system-call filter (for debuggers)\n"
+	"  --help, --version\n"
+	"\n"
+	"Exit status: 0 powered off; 1 error; 2 usage; 3 the guest rebooted and the description\n"
+	"says to stop then. With test devices: twice the guest's value, plus 1.\n";
+
+struct options {
+	const char *path;
+	int fd;
+	bool check, sandbox;
+};
+
+struct worker {
+	struct loop *loop;
+	struct machine *machine;
+	struct control *control;
+	struct loop_watch signals;
+	struct vm_description description;
+};
+
+static int read_all(int fd, char **ret_text, size_t *ret_size, struct error *err)
+{
+	_cleanup_free_ char *text = malloc(DESCRIPTION_LIMIT + 1);
+	size_t size = 0;
+	ssize_t n;
+
+	if (!text)
+		return error_set(err, -ENOMEM, "out of memory");
+	while (size <= DESCRIPTION_LIMIT) {
+		n = read(fd, text + size, DESCRIPTION_LIMIT + 1 - size);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_errno(err, -errno, "cannot read the description");
+		if (!n) {
+			*ret_size = size;
+			*ret_text = steal_ptr(text);
+			return 0;
+		}
+		size += (size_t)n;
+	}
+	return error_set(err, -EFBIG, "the description is larger than 1 MiB");
+}
+
+static int read_description(const struct options *o, struct vm_description *ret, struct error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	_cleanup_close_ int opened = -1;
+	int fd = o->fd;
+	size_t size;
+	int r;
+
+	if (o->path && strcmp(o->path, "-")) {
+		fd = opened = open(o->path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return error_errno(err, -errno, "cannot open \"%s\"", o->path);
+	}
+	r = read_all(fd, &text, &size, err);
+	if (r >= 0)
+		r = vm_description_parse(text, size, ret, err);
+	return r < 0 ? error_prefix(err, "VM description") : 0;
+}
+
+/* SIGTERM and SIGINT power the machine off in good order; a second one does nothing more. */
+static void on_signal(struct loop_watch *w, uint32_t events)
+{
+	struct worker *worker = container_of(w, struct worker, signals);
+	struct signalfd_siginfo info;
+	struct error err;
+
+	(void)events;
+	if (read(w->fd, &info, sizeof(info)) == sizeof(info))
+		machine_command(worker->machine, MACHINE_POWER_OFF, &err);
+}
+
+static int watch_signals(struct worker *w, struct error *err)
+{
+	sigset_t set;
+	int fd;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0 || loop_watch(w->loop, &w->signals, fd, EPOLLIN, on_signal) < 0)
+		return error_errno(err, -errno, "cannot watch for signals");
+	return 0;
+}
+
+static int worker_setup(struct worker *w, const struct options *o, struct error *err)
+{
+	int r = loop_new(IO_DEPTH, &w->loop, err);
+
+	if (r >= 0)
+		r = watch_signals(w, err);
+	if (r >= 0)
+		r = machine_new(w->loop, &w->description, &w->machine, err);
+	if (r >= 0)
+		r = control_new(w->loop, w->machine, &w->description.control, &w->control, err);
+	if (r >= 0 && o->sandbox)
+		r = sandbox_enter(err);
+	if (r >= 0)
+		r = machine_start(w->machine, err);
+	return r;
+}
+
+static int worker_result(struct worker *w)
+{
+	int status;
+
+	switch (machine_end(w->machine, &status)) {
+	case MACHINE_END_POWER_OFF:
+		return WORKER_EXIT_OFF;
+	case MACHINE_END_RESET:
+		return WORKER_EXIT_RESET;
+	case MACHINE_END_TEST_EXIT:
+		return status;
+	case MACHINE_END_ERROR:
+		break;
+	}
+	fprintf(stderr, "partita-worker: %s: %s\n", w->description.name,
+		machine_failure(w->machine)->message);
+	return WORKER_EXIT_ERROR;
+}
+
+static int worker_run(const struct options *o)
+{
+	struct worker w = { 0 };
+	struct error err = { 0 };
+	int r = read_description(o, &w.description, &err), status = WORKER_EXIT_ERROR;
+
+	if (r >= 0 && o->check) {
+		puts("the description is valid");
+		vm_description_deinit(&w.description);
+		return 0;
+	}
+	if (r >= 0)
+		r = worker_setup(&w, o, &err);
+	if (r >= 0) {
+		r = loop_run(w.loop);
+		if (r < 0)
+			error_errno(&err, r, "the event loop failed");
+	}
+	if (r >= 0)
+		status = worker_result(&w);
+	else
+		fprintf(stderr, "partita-worker: %s\n", err.message);
+	control_free(w.control);
+	machine_free(w.machine);
+	loop_unwatch(&w.signals);
+	loop_free(w.loop);
+	vm_description_deinit(&w.description);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option long_options[] = {
+		{ "description", required_argument, NULL, 'd' },
+		{ "description-fd", required_argument, NULL, 'f' },
+		{ "check", no_argument, NULL, 'c' },
+		{ "no-sandbox", no_argument, NULL, 'n' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ 0 },
+	};
+	struct options o = { .sandbox = true };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) >= 0) {
+		switch (c) {
+		case 'd':
+			o.path = optarg;
+			break;
+		case 'f':
+			o.fd = atoi(optarg);
+			break;
+		case 'c':
+			o.check = true;
+			break;
+		case 'n':
+			o.sandbox = false;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		case 'V':
+			puts("partita-worker " PARTITA_VERSION);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return WORKER_EXIT_USAGE;
+		}
+	}
+	if (optind < argc) {
+		fputs(usage, stderr);
+		return WORKER_EXIT_USAGE;
+	}
+	return worker_run(&o);
+}

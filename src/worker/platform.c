@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT
+/* See platform.h: the wiring between the legacy devices, the partition, the consoles and the
+ * machine. It has no state of its own beyond who is connected to whom. */
+#include "worker/platform.h"
+
+#include "devices/legacy/ioapic.h"
+#include "devices/legacy/pm.h"
+#include "devices/legacy/rtc.h"
+#include "devices/legacy/testdev.h"
+#include "devices/legacy/uart16550.h"
+#include "firmware/acpi.h"
+#include "lib/cleanup.h"
+#include "worker/machine.h"
+#include "worker/synic_test.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct serial {
+	struct platform *platform;
+	struct uart *uart;
+	struct console *console;
+	unsigned pin;
+};
+
+struct platform {
+	struct machine *machine;
+	struct partition *partition;
+	const struct memmap *map;
+	struct pio_bus bus;
+	struct ioapic *ioapic;
+	struct rtc *rtc;
+	struct pm pm;
+	struct serial serial[2];
+	bool test_devices;
+	struct testdev testdev;
+	struct synic_test *synic_test;
+};
+
+/* --- exits --- */
+
+void platform_pio(struct platform *p, uint16_t port, unsigned size, bool write, void *data)
+{
+	uint32_t value = 0;
+
+	if (write) {
+		memcpy(&value, data, size);
+		pio_bus_write(&p->bus, port, size, value);
+		return;
+	}
+	value = pio_bus_read(&p->bus, port, size);
+	memcpy(data, &value, size);
+}
+
+void platform_mmio(struct platform *p, uint64_t gpa, unsigned size, bool write, uint8_t *data)
+{
+	uint64_t value = UINT64_MAX;
+	bool ioapic = gpa >= IOAPIC_BASE && gpa - IOAPIC_BASE <= IOAPIC_SIZE - size;
+
+	if (write && ioapic) {
+		value = 0;
+		memcpy(&value, data, size);
+		ioapic_write(p->ioapic, gpa - IOAPIC_BASE, size, value);
+	} else if (!write) {
+		if (ioapic)
+			value = ioapic_read(p->ioapic, gpa - IOAPIC_BASE, size);
+		memcpy(data, &value, size);
+	}
+}
+
+void platform_ioapic_eoi(struct platform *p, uint8_t vector)
+{
+	ioapic_eoi(p->ioapic, vector);
+}
+
+/* --- wires --- */
+
+static void wire_interrupt(void *context, uint64_t address, uint32_t data)
+{
+	struct engine_partition *e = partition_engine(((struct platform *)context)->partition);
+
+	(void)e->engine->interrupt(e, address, data);
+}
+
+static void wire_route(void *context, unsigned pin, uint64_t address, uint32_t data)
+{
+	struct engine_partition *e = partition_engine(((struct platform *)context)->partition);
+
+	(void)e->engine->ioapic_route(e, pin, address, data);
+}
+
+static void wire_serial_irq(void *context, bool level)
+{
+	struct serial *s = context;
+
+	ioapic_set_line(s->platform->ioapic, s->pin, level);
+}
+
+static void wire_serial_output(void *context, const uint8_t *data, size_t len)
+{
+	console_output(((struct serial *)context)->console, data, len);
+}
+
+static void wire_serial_drained(void *context)
+{
+	console_resume(((struct serial *)context)->console);
+}
+
+static size_t wire_serial_input(void *context, const uint8_t *data, size_t size)
+{
+	return uart_receive(((struct serial *)context)->uart, data, size);
+}
+
+static void wire_power_off(void *context)
+{
+	machine_request(((struct platform *)context)->machine, REQUEST_POWER_OFF);
+}
+
+static void wire_reset(void *context)
+{
+	machine_request(((struct platform *)context)->machine, REQUEST_RESET);
+}
+
+static void wire_test_exit(void *context, int status)
+{
+	machine_test_exit(((struct platform *)context)->machine, status);
+}
+
+/* --- building --- */
+
+static int build_serial(struct loop *loop, struct serial *s, const struct console_options *o,
+			bool second, struct error *err)
+{
+	const struct uart_config config = {
+		.name = second ? "COM2" : "COM1",
+		.base = second ? UART_COM2 : UART_COM1,
+		.irq = wire_serial_irq,
+		.output = wire_serial_output,
+		.drained = wire_serial_drained,
+		.context = s,
+	};
+	struct console_options options = *o;
+	int r;
+
+	s->pin = second ? UART_COM2_GSI : UART_COM1_GSI;
+	options.input = wire_serial_input;
+	options.context = s;
+	r = console_new(loop, &options, &s->console, err);
+	if (r >= 0)
+		r = uart_new(&config, &s->uart, err);
+	return r < 0 ? r : pio_bus_add(&s->platform->bus, uart_pio(s->uart), err);
+}
+
+static int build_test_devices(struct platform *p, struct error *err)
+{
+	int r;
+
+	testdev_init(&p->testdev);
+	p->testdev.exit = wire_test_exit;
+	p->testdev.context = p;
+	p->testdev.ram_size = p->map->ram_size;
+	p->testdev.cpus = (uint16_t)partition_vp_count(p->partition);
+	r = testdev_add_to(&p->testdev, &p->bus, err);
+	if (r >= 0)
+		r = synic_test_new(p->partition, &p->synic_test, err);
+	return r < 0 ? r : pio_bus_add(&p->bus, synic_test_pio(p->synic_test), err);
+}
+
+static int build(struct loop *loop, struct platform *p, const struct platform_options *o,
+		 struct error *err)
+{
+	const struct ioapic_config ioapic = { .deliver = wire_interrupt,
+					      .route = wire_route,
+					      .context = p };
+	const struct rtc_config rtc = { 0 };
+	int r = ioapic_new(&ioapic, &p->ioapic, err);
+
+	if (r >= 0)
+		r = rtc_new(&rtc, &p->rtc, err);
+	if (r >= 0)
+		r = pio_bus_add(&p->bus, rtc_pio(p->rtc), err);
+	pm_init(&p->pm);
+	p->pm.power_off = wire_power_off;
+	p->pm.reset = wire_reset;
+	p->pm.context = p;
+	if (r >= 0)
+		r = pm_add_to(&p->pm, &p->bus, err);
+	for (int i = 0; i < 2 && r >= 0; i++) {
+		p->serial[i].platform = p;
+		if (i == 0 || o->serial[i].kind != CONSOLE_NONE)
+			r = build_serial(loop, &p->serial[i], &o->serial[i], i, err);
+	}
+	if (r >= 0 && o->test_devices)
+		r = build_test_devices(p, err);
+	return r;
+}
+
+int platform_new(struct loop *loop, const struct platform_options *o, struct platform **ret,
+		 struct error *err)
+{
+	struct platform *p = calloc(1, sizeof(*p));
+	int r;
+
+	if (!p)
+		return error_set(err, -ENOMEM, "out of memory");
+	p->machine = o->machine;
+	p->partition = o->partition;
+	p->map = o->memmap;
+	p->test_devices = o->test_devices;
+	r = build(loop, p, o, err);
+	if (r < 0) {
+		platform_free(p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+void platform_free(struct platform *p)
+{
+	if (!p)
+		return;
+	synic_test_free(p->synic_test);
+	for (int i = 0; i < 2; i++) {
+		uart_free(p->serial[i].uart);
+		console_free(p->serial[i].console);
+	}
+	rtc_free(p->rtc);
+	ioapic_free(p->ioapic);
+	free(p);
+}
+
+uint64_t platform_rsdp(const struct platform *p)
+{
+	(void)p;
+	return MEMMAP_ACPI_BASE;
+}
+
+static int write_acpi(struct platform *p, struct error *err)
+{
+	const struct acpi_config config = {
+		.cpus = partition_vp_count(p->partition),
+		.base = MEMMAP_ACPI_BASE,
+		.ioapic = MEMMAP_IOAPIC,
+		.lapic = MEMMAP_LAPIC,
+		.com_ports = { true, p->serial[1].uart },
+		.sleep_type = PM_SLEEP_TYPE_OFF,
+		.reset_value = PM_RESET_VALUE,
+		.sleep_control_port = PM_SLEEP_CONTROL_PORT,
+		.sleep_status_port = PM_SLEEP_STATUS_PORT,
+		.reset_port = PM_RESET_PORT,
+		.mmio_low_base = p->map->mmio_low_base,
+		.mmio_low_size = p->map->mmio_low_size,
+		.mmio_high_base = p->map->mmio_high_base,
+		.mmio_high_size = p->map->mmio_high_size,
+	};
+	_cleanup_free_ void *tables = malloc(MEMMAP_ACPI_SIZE);
+	size_t size;
+	int r;
+
+	if (!tables)
+		return error_set(err, -ENOMEM, "out of memory");
+	r = acpi_build(&config, tables, MEMMAP_ACPI_SIZE, &size, err);
+	if (r >= 0 && gmem_write(partition_gmem(p->partition), MEMMAP_ACPI_BASE, tables, size) < 0)
+		r = error_set(err, -EINVAL, "the ACPI tables do not fit into RAM");
+	return r;
+}
+
+int platform_reset(struct platform *p, struct error *err)
+{
+	ioapic_reset(p->ioapic);
+	rtc_reset(p->rtc);
+	pm_reset(&p->pm);
+	for (int i = 0; i < 2; i++)
+		if (p->serial[i].uart)
+			uart_reset(p->serial[i].uart);
+	if (p->test_devices) {
+		testdev_reset(&p->testdev);
+		synic_test_reset(p->synic_test);
+	}
+	return write_acpi(p, err);
+}
