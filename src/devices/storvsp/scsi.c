@@ -407,7 +407,6 @@ int scsi_target_attach(struct scsi_target *target, unsigned lun, enum scsi_kind 
 	if (!unit)
 		return error_set(err, -ENOMEM, "out of memory");
 	unit->type = type;
-	unit->target = target;
 	unit->disk = disk;
 	unit->id = unit_identity(target, lun, disk);
 	unit->block_size = type->block_size ? type->block_size : disk->geometry.logical_sector;

@@ -53,7 +53,6 @@ enum scsi_opcode {
 enum scsi_status {
 	SCSI_GOOD = 0x00,
 	SCSI_CHECK_CONDITION = 0x02,
-	SCSI_BUSY = 0x08,
 };
 
 enum scsi_sense_key {

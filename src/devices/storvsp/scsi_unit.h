@@ -46,7 +46,6 @@ struct scsi_unit_type {
 
 struct scsi_unit {
 	const struct scsi_unit_type *type;
-	struct scsi_target *target;
 	struct disk *disk; /* NULL = an empty drive */
 	struct guid id;
 	uint32_t block_size;

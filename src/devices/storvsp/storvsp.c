@@ -16,6 +16,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sys/mman.h>
 
 #define DEFAULT_DEPTH 512
 #define MAX_DEPTH     4096
@@ -141,13 +142,27 @@ static unsigned channel_receive(struct storvsp_channel *c)
 	return count;
 }
 
+static size_t pool_size(const struct storvsp *s)
+{
+	return s->options.queue_depth * sizeof(struct storvsp_request);
+}
+
+/* Not calloc: that clears what it used before, and the pool would cost its full size. */
+static struct storvsp_request *pool_map(const struct storvsp *s)
+{
+	void *pool = mmap(NULL, pool_size(s), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return pool == MAP_FAILED ? NULL : pool;
+}
+
 static void channel_finish(struct storvsp_channel *c)
 {
 	struct vmbus_channel *ch = steal_ptr(c->ch);
 
 	loop_cancel(c->s->loop, &c->run);
 	loop_timer_disarm(&c->next_round);
-	free(steal_ptr(c->pool));
+	munmap(steal_ptr(c->pool), pool_size(c->s));
 	vmbus_channel_closed(ch);
 }
 
@@ -197,7 +212,7 @@ static int storvsp_open(void *device, struct vmbus_channel *ch)
 	c = &s->channels[index];
 	if (c->ch)
 		return -EBUSY;
-	c->pool = calloc(s->options.queue_depth, sizeof(*c->pool));
+	c->pool = pool_map(s);
 	if (!c->pool)
 		return -ENOMEM;
 	c->s = s;

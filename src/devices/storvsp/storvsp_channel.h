@@ -30,14 +30,14 @@ struct storvsp_request {
 	bool running;
 	uint64_t transaction_id;
 	struct vstor_packet response;
-	struct iovec iov[STORVSP_MAX_IOV];
 	struct scsi_request scsi;
+	struct iovec iov[STORVSP_MAX_IOV]; /* last: mostly its first few are touched */
 };
 
 struct storvsp_channel {
 	struct storvsp *s;
 	struct vmbus_channel *ch; /* NULL = not open */
-	/* Allocated at open, never touched before its first use, so that it costs what is used. */
+	/* Mapped at open; a member costs memory from its first use on. */
 	struct storvsp_request *pool;
 	unsigned fresh;    /* pool members from here on were never used */
 	unsigned running;  /* SRBs that the target has */

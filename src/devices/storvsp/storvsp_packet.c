@@ -130,14 +130,8 @@ static uint8_t srb_status_of(const struct scsi_request *q)
 	case SCSI_FINISHED:
 		break;
 	}
-	switch (q->status) {
-	case SCSI_GOOD:
+	if (q->status == SCSI_GOOD)
 		return SRB_STATUS_SUCCESS;
-	case SCSI_BUSY:
-		return SRB_STATUS_BUSY;
-	case SCSI_CHECK_CONDITION:
-		break;
-	}
 	return SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID;
 }
 
@@ -146,8 +140,6 @@ static struct vstor_status status_of_srb(uint8_t srb_status)
 	switch (srb_status & 0x3f) {
 	case SRB_STATUS_SUCCESS:
 		return VSTOR_SUCCESS;
-	case SRB_STATUS_BUSY:
-		return VSTOR_STATUS_DEVICE_BUSY;
 	case SRB_STATUS_INVALID_LUN:
 		return VSTOR_STATUS_NO_SUCH_DEVICE;
 	case SRB_STATUS_DATA_OVERRUN:
