@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The disk layer: what a virtual disk is to those who use it (a storage device, a tool) and to those
- * who implement it (raw file, VHDX, later caches and filters). Layers stack: a format layer owns the
- * layer that holds its bytes. All requests are asynchronous and belong to one event loop's thread.
+ * The disk layer: what a virtual disk is to those who use it (a storage device, a tool) and to
+ * those who implement it (raw file, VHDX, later caches and filters). Layers stack: a format layer
+ * owns the layer that holds its bytes. All requests are asynchronous and belong to one event loop's
+ * thread.
  *
  * Order: requests in flight have no order among themselves. A FLUSH makes durable every write that
  * was completed before the FLUSH was submitted. Overlapping requests in flight give any mixture.
@@ -17,7 +18,7 @@ enum disk_op {
 	DISK_READ,
 	DISK_WRITE,
 	DISK_FLUSH,
-	DISK_TRIM,	   /* content may become zeros and space is given back where it can */
+	DISK_TRIM,         /* content may become zeros and space is given back where it can */
 	DISK_WRITE_ZEROES, /* reads as zeros afterwards */
 };
 
@@ -37,16 +38,17 @@ struct disk_request {
 	unsigned iovcnt;
 	void (*done)(struct disk_request *req, int result);
 	struct list node; /* the layer's, while it holds the request */
-	void *layer;	  /* the layer's */
+	void *layer;      /* the layer's */
 };
 
 struct disk_geometry {
-	uint64_t size;		 /* bytes, multiple of logical_sector */
+	uint64_t size;           /* bytes, multiple of logical_sector */
 	uint32_t logical_sector; /* 512 or 4096 */
 	uint32_t physical_sector;
 	uint32_t trim_granularity; /* bytes; 0 = TRIM does nothing useful */
 	bool read_only;
-	struct guid id; /* stable identity of the disk (SCSI page 0x83), all zero when there is none */
+	struct guid
+		id; /* stable identity of the disk (SCSI page 0x83), all zero when there is none */
 };
 
 enum disk_extent_kind {
@@ -68,7 +70,8 @@ struct disk_ops {
 		      uint64_t *ret_length);
 	/*
 	 * Makes everything durable and gives the image back in clean state. No request may be in
-	 * flight. Blocks. Frees the layer and those below in any case; the error is for the log.
+	 * flight, and no request's done may be on the stack. Blocks, running the loop meanwhile.
+	 * Frees the layer and those below in any case; the error is for the log.
 	 */
 	int (*close)(struct disk *disk, struct error *err);
 };
@@ -87,13 +90,19 @@ static inline void disk_submit(struct disk *disk, struct disk_request *req)
 
 struct disk_open_options {
 	bool read_only;
-	const char *format; /* NULL or "auto": by content; else "raw", "vhdx" */
+	/*
+	 * NULL or "auto": by content; else "raw", "vhdx". What the guest of a raw disk writes
+	 * decides what "auto" sees next time: name the format of a disk that a guest has written.
+	 */
+	const char *format;
+	bool direct; /* past the page cache where the file system can */
 };
 
 /*
  * Opens an image on a descriptor that the caller opened (O_RDWR or O_RDONLY) and keeps it locked
- * against other writers (open file description lock; -EBUSY with words when another process has it).
- * The descriptor is the layer's from here on, also when this fails. `name` is used in messages only.
+ * against other writers (open file description lock; -EBUSY with words when another process has
+ * it). The descriptor is the layer's from here on, also when this fails. `name` is used in messages
+ * only.
  */
 int disk_open(struct loop *loop, int fd, const char *name, const struct disk_open_options *options,
 	      struct disk **ret, struct error *err) _must_check_;

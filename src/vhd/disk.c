@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+/* Opening an image on a descriptor: lock it, find out what it is, and stack the layers. */
+#include "vhd/disk.h"
+
+#include "lib/cleanup.h"
+#include "vhd/image.h"
+#include "vhd/raw.h"
+#include "vhd/store.h"
+#include "vhd/vhdx.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct format {
+	const char *name;
+	bool (*probe)(const void *bytes, size_t size); /* NULL = anything may be this */
+	int (*open)(struct store *store, struct disk **ret, struct error *err);
+};
+
+static const struct format formats[] = {
+	{ "vhdx", vhdx_probe, vhdx_open },
+	{ "raw", NULL, raw_open },
+};
+
+static const struct format *format_named(const char *name, struct error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+		if (!strcmp(formats[i].name, name))
+			return &formats[i];
+	error_set(err, -EINVAL, "there is no image format \"%s\"; there are vhdx and raw", name);
+	return NULL;
+}
+
+static const struct format *format_probe(struct store *s, struct error *err)
+{
+	uint8_t bytes[8];
+	int r = store_read(s, bytes, sizeof(bytes), 0);
+
+	if (r < 0) {
+		error_errno(err, r, "cannot read the image");
+		return NULL;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+		if (!formats[i].probe || formats[i].probe(bytes, sizeof(bytes)))
+			return &formats[i];
+	return NULL;
+}
+
+static int format_open(struct store *s, const char *name, struct disk **ret, struct error *err)
+{
+	struct error why = { 0 };
+	const struct format *f =
+		name && strcmp(name, "auto") ? format_named(name, &why) : format_probe(s, &why);
+
+	if (f)
+		return f->open(s, ret, err);
+	store_close(s);
+	return error_set(err, why.code, "%s", why.message);
+}
+
+int disk_open(struct loop *loop, int fd, const char *name, const struct disk_open_options *options,
+	      struct disk **ret, struct error *err)
+{
+	struct store_file_options file = {
+		.read_only = options->read_only,
+		.direct = options->direct,
+	};
+	struct store *s;
+	int r = store_file_open(loop, fd, &file, &s, err);
+
+	if (r >= 0)
+		r = format_open(s, options->format, ret, err);
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}
+
+int disk_close(struct disk *disk, struct error *err)
+{
+	return disk ? disk->ops->close(disk, err) : 0;
+}
+
+int image_info(int fd, const char *name, struct image_info *ret, struct error *err)
+{
+	const struct disk_open_options options = { .read_only = true };
+	struct disk *disk;
+	struct stat st = { 0 };
+	int r;
+
+	fstat(fd, &st);
+	r = disk_open(NULL, fd, name, &options, &disk, err);
+	if (r < 0)
+		return r;
+	*ret = (struct image_info){
+		.format = disk->ops->name,
+		.geometry = disk->geometry,
+		.file_size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : disk->geometry.size,
+		.allocated = (uint64_t)st.st_blocks * 512,
+	};
+	if (!strcmp(disk->ops->name, "vhdx"))
+		vhdx_info(disk, &ret->vhdx);
+	return disk_close(disk, err);
+}
+
+int image_check(int fd, const char *name, struct check_report *report, struct error *err)
+{
+	const struct store_file_options file = { .read_only = true };
+	const struct format *f = NULL;
+	struct store *s;
+	int r = store_file_open(NULL, fd, &file, &s, err);
+
+	if (r >= 0) {
+		f = format_probe(s, err);
+		if (f && f->open == vhdx_open) {
+			r = vhdx_check(s, report, err);
+		} else {
+			r = f ? 0 : -EIO; /* a raw image has nothing that could be wrong */
+			store_close(s);
+		}
+	}
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}

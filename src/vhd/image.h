@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What tools do with images: say what they are, check them, copy between them. All of it blocks.
+ * Descriptors belong to these functions from the call on, as with disk_open.
+ */
+#pragma once
+
+#include "vhd/disk.h"
+#include "vhd/vhdx.h"
+
+struct image_info {
+	const char *format; /* "raw", "vhdx" */
+	struct disk_geometry geometry;
+	uint64_t file_size, allocated; /* bytes; allocated = what the file takes on the host */
+	struct vhdx_info vhdx;         /* format "vhdx" only */
+};
+
+int image_info(int fd, const char *name, struct image_info *ret, struct error *err) _must_check_;
+
+enum check_kind {
+	CHECK_NOTE,   /* unusual, but nothing is wrong */
+	CHECK_WASTE,  /* space is lost; data is fine */
+	CHECK_DAMAGE, /* data is lost or will be */
+};
+
+struct check_report {
+	/* The caller's: called for each finding. `text` is one line. */
+	void (*found)(struct check_report *r, enum check_kind kind, const char *text);
+	unsigned counts[3];
+	uint64_t blocks, blocks_present;
+};
+
+void check_found(struct check_report *r, enum check_kind kind, const char *format, ...)
+	_printf_(3, 4);
+
+/* 0 when the image could be examined; what is wrong with it is in the report. Changes nothing. */
+int image_check(int fd, const char *name, struct check_report *report,
+		struct error *err) _must_check_;
+
+struct disk_copy_options {
+	unsigned depth;     /* requests in flight; 0 = 16 */
+	uint32_t chunk;     /* bytes per request; 0 = 1 MiB */
+	bool target_zeroed; /* `to` is new and reads as zeros: zeros need not be written */
+	/* Called now and then; false stops the copy with -ECANCELED. May be NULL. */
+	bool (*progress)(void *context, uint64_t done, uint64_t total);
+	void *context;
+};
+
+/*
+ * Copies the whole of `from` to the start of `to`, which must be at least as large, and flushes.
+ * What reads as zeros is not written. Runs the loop that both share.
+ */
+int disk_copy(struct disk *from, struct disk *to, const struct disk_copy_options *options,
+	      struct error *err) _must_check_;

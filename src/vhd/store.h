@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where the bytes of an image lie: a file or block device, or (in tests) memory, or an overlay that
+ * changes nothing below. A store is a growable row of bytes without sectors or geometry; the disk
+ * layers (disk.h) stand on it.
+ *
+ * The data path is asynchronous. Opening, creating, checking and closing also use the blocking
+ * calls, which need no event loop.
+ */
+#pragma once
+
+#include "event/loop.h"
+#include "vhd/disk.h"
+
+enum store_op {
+	STORE_READ,  /* bytes beyond the end read as zeros */
+	STORE_WRITE, /* beyond the end: the store grows */
+	STORE_FLUSH, /* makes durable what was completed before this was submitted */
+	STORE_PUNCH, /* zeros, and the space is given back where that is possible */
+	STORE_ZERO,  /* zeros, and the space is kept where that is possible */
+};
+
+/*
+ * Owned by the submitter and valid until done, which gets 0 or a negative errno on the loop's
+ * thread, never from inside store_submit. Nothing is transferred short. PUNCH and ZERO never
+ * change the size.
+ */
+struct store_io {
+	enum store_op op;
+	uint64_t offset, length;
+	const struct iovec *iov;
+	unsigned iovcnt;
+	void (*done)(struct store_io *io, int result);
+	/* the store's, from submit to done: */
+	struct store *store;
+	struct list node;
+	struct loop_io io;
+	uint64_t moved;    /* bytes that are through */
+	struct iovec *own; /* replaces iov after a short transfer */
+	void *bounce;
+	struct store *upper; /* an overlay's: itself, and the submitter's done */
+	void (*upper_done)(struct store_io *io, int result);
+};
+
+struct store {
+	const struct store_ops *ops;
+	struct loop *loop; /* NULL: only the blocking calls may be used */
+	uint64_t size;
+	bool read_only;
+	bool fixed_size; /* a block device: cannot grow, and its bytes are not zeros at first */
+};
+
+struct store_ops {
+	const char *name;
+	void (*submit)(struct store *s, struct store_io *io);
+	/* Blocking; 0 or negative errno, never short; read gives zeros beyond the end. */
+	int (*read)(struct store *s, void *buf, size_t n, uint64_t offset);
+	int (*write)(struct store *s, const void *buf, size_t n, uint64_t offset);
+	int (*zero)(struct store *s, uint64_t offset, uint64_t length);
+	int (*sync)(struct store *s);
+	int (*resize)(struct store *s, uint64_t size);
+	/* Gets the space for a range, so that writing there cannot fail for want of it. */
+	int (*reserve)(struct store *s, uint64_t offset, uint64_t length);
+	/* Data or hole at offset (< size), and how far. */
+	int (*extent)(struct store *s, uint64_t offset, enum disk_extent_kind *ret_kind,
+		      uint64_t *ret_length);
+	void (*close)(struct store *s); /* no I/O may be in flight */
+};
+
+static inline void store_submit(struct store *s, struct store_io *io)
+{
+	io->store = s;
+	s->ops->submit(s, io);
+}
+
+static inline int store_read(struct store *s, void *buf, size_t n, uint64_t offset)
+{
+	return s->ops->read(s, buf, n, offset);
+}
+
+static inline int store_write(struct store *s, const void *buf, size_t n, uint64_t offset)
+{
+	return s->ops->write(s, buf, n, offset);
+}
+
+static inline int store_zero(struct store *s, uint64_t offset, uint64_t length)
+{
+	return s->ops->zero(s, offset, length);
+}
+
+static inline int store_sync(struct store *s)
+{
+	return s->ops->sync(s);
+}
+
+static inline int store_resize(struct store *s, uint64_t size)
+{
+	return s->ops->resize(s, size);
+}
+
+static inline int store_reserve(struct store *s, uint64_t offset, uint64_t length)
+{
+	return s->ops->reserve(s, offset, length);
+}
+
+static inline int store_extent(struct store *s, uint64_t offset, enum disk_extent_kind *ret_kind,
+			       uint64_t *ret_length)
+{
+	return s->ops->extent(s, offset, ret_kind, ret_length);
+}
+
+static inline void store_close(struct store *s)
+{
+	if (s)
+		s->ops->close(s);
+}
+
+struct store_file_options {
+	bool read_only;
+	bool direct;  /* past the page cache where the file system can; unaligned I/O is bounced */
+	bool no_lock; /* the caller holds the lock through this same descriptor */
+};
+
+/*
+ * On a regular file or block device. Takes an open file description lock: shared for reading,
+ * exclusive for writing; -EBUSY with words when somebody else has it. The descriptor belongs to the
+ * store from here on, also when this fails.
+ */
+int store_file_open(struct loop *loop, int fd, const struct store_file_options *options,
+		    struct store **ret, struct error *err) _must_check_;
+
+/*
+ * Lies over `below` (owned from here on, also when this fails) and takes all blocking writes into
+ * memory; `below` never changes. For the log replay of an image that is opened read-only, so it
+ * carries few and small changes. Only reads and flushes may be submitted.
+ */
+int store_overlay_new(struct store *below, struct store **ret) _must_check_;

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Opening and closing VHDX images (MS-VHDX 2.1 to 2.6), and what lies where on them. Opening reads
+ * headers, log, region table and metadata, blocks while it does, and writes only when there is a
+ * log to replay into an image that may be written. The rest of the life of an image is in
+ * vhdx_io.c (requests), vhdx_bat.c, vhdx_space.c and vhdx_journal.c.
+ */
+#include "vhd/vhdx.h"
+
+#include "lib/cleanup.h"
+#include "lib/cursor.h"
+#include "vhd/vhdx_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+bool vhdx_probe(const void *bytes, size_t size)
+{
+	struct reader r = reader_of(bytes, size);
+
+	return reader_le64(&r) == VHDX_FILE_ID_SIGNATURE;
+}
+
+/* --- opening --- */
+
+static int identifier_check(struct store *s, struct error *err)
+{
+	uint8_t bytes[8];
+	int r = store_read(s, bytes, sizeof(bytes), 0);
+
+	if (r < 0)
+		return error_errno(err, r, "cannot read the image");
+	if (!vhdx_probe(bytes, sizeof(bytes)))
+		return error_set(err, -EINVAL,
+				 "this is not a VHDX image: it does not start with \"vhdxfile\"");
+	if (s->size < VHDX_OBJECT_ALIGN)
+		return error_set(err, -EINVAL,
+				 "the file has %llu bytes, less than the first MiB of a VHDX: it "
+				 "was cut short",
+				 (unsigned long long)s->size);
+	return 0;
+}
+
+/*
+ * Makes the image what its log says (MS-VHDX 2.3.3). FileWriteGuid is new before the first change;
+ * LogGuid goes only after all is durable, so that a crash here is followed by the same replay.
+ */
+static int replay_into_image(struct vhdx *v, const struct vhdx_log *log, struct error *err)
+{
+	struct vhdx_header h = v->header;
+	int r;
+
+	h.file_write = guid_random();
+	r = journal_headers_write(v, &h);
+	if (r < 0)
+		return error_errno(err, r, "cannot write the headers");
+	r = vhdx_log_replay(log, &v->header, v->store, err);
+	if (r < 0)
+		return r;
+	r = store_sync(v->store);
+	h = v->header;
+	h.log = (struct guid){ 0 };
+	if (r >= 0)
+		r = journal_headers_write(v, &h);
+	return r < 0 ? error_errno(err, r, "cannot finish replaying the log") : 0;
+}
+
+static int replay_into_memory(struct vhdx *v, const struct vhdx_log *log, struct error *err)
+{
+	struct store *overlay;
+	int r = store_overlay_new(steal_ptr(v->store), &overlay);
+
+	if (r < 0)
+		return error_set(err, r, "out of memory");
+	v->store = overlay;
+	return vhdx_log_replay(log, &v->header, overlay, err);
+}
+
+static int log_open(struct vhdx *v, struct error *err)
+{
+	struct vhdx_log log;
+	int r;
+
+	if (guid_is_zero(&v->header.log))
+		return 0;
+	r = vhdx_log_read(v->store, &v->header, &log, err);
+	if (r < 0)
+		return r;
+	r = v->store->read_only ? replay_into_memory(v, &log, err)
+				: replay_into_image(v, &log, err);
+	vhdx_log_deinit(&log);
+	v->log_replayed = true;
+	return r;
+}
+
+static bool overlap(const struct vhdx_region *a, const struct vhdx_region *b)
+{
+	return a->offset < b->offset + b->length && b->offset < a->offset + a->length;
+}
+
+static int regions_check(const struct vhdx *v, struct error *err)
+{
+	const struct vhdx_region *bat = &v->regions.bat, *metadata = &v->regions.metadata;
+	const struct vhdx_region log = { v->header.log_offset, v->header.log_length };
+
+	if (!range_inside(bat->offset, bat->length, v->store->size) ||
+	    !range_inside(metadata->offset, metadata->length, v->store->size))
+		return error_set(err, -EINVAL,
+				 "the file has %llu bytes, but its region table names a region "
+				 "behind that: it was cut short",
+				 (unsigned long long)v->store->size);
+	if (overlap(bat, metadata) || overlap(bat, &log) || overlap(metadata, &log))
+		return error_set(err, -EINVAL, "log, metadata and block allocation table overlap");
+	return 0;
+}
+
+static int bat_check(const struct vhdx *v, struct error *err)
+{
+	uint64_t need = vhdx_bat_count(&v->params) * 8;
+
+	if (need <= v->regions.bat.length)
+		return 0;
+	return error_set(err, -EINVAL,
+			 "the block allocation table has %llu bytes, a disk of this size needs "
+			 "%llu",
+			 (unsigned long long)v->regions.bat.length, (unsigned long long)need);
+}
+
+static int writable_check(const struct vhdx *v, struct error *err)
+{
+	if (v->store->read_only)
+		return 0;
+	if (!v->header.log_length)
+		return error_set(err, -ENOTSUP,
+				 "the image has no log, so it cannot be written safely; open it "
+				 "read-only, or convert it");
+	if (v->store->fixed_size)
+		return error_set(
+			err, -ENOTSUP,
+			"VHDX images on block devices can only be read; copy it to a file");
+	return 0;
+}
+
+static int structures_read(struct vhdx *v, struct error *err)
+{
+	unsigned valid;
+	int r = identifier_check(v->store, err);
+
+	if (r >= 0)
+		r = vhdx_header_read(v->store, &v->header, &v->header_slot, &valid, err);
+	if (r >= 0)
+		r = writable_check(v, err);
+	if (r >= 0)
+		r = log_open(v, err);
+	if (r >= 0)
+		r = vhdx_regions_read(v->store, &v->regions, &valid, err);
+	if (r >= 0)
+		r = regions_check(v, err);
+	if (r >= 0)
+		r = vhdx_params_read(v->store, &v->regions.metadata, &v->params, err);
+	if (r >= 0)
+		r = bat_check(v, err);
+	return r;
+}
+
+static void geometry_set(struct vhdx *v)
+{
+	v->block_shift = (unsigned)__builtin_ctz(v->params.block_size);
+	v->chunk_ratio = vhdx_chunk_ratio(&v->params);
+	v->space.end = round_up64(v->store->size, VHDX_OBJECT_ALIGN);
+	v->disk.geometry = (struct disk_geometry){
+		.size = v->params.size,
+		.logical_sector = v->params.logical_sector,
+		.physical_sector = MAX(v->params.physical_sector, v->params.logical_sector),
+		.trim_granularity = v->params.leave_allocated ? 0 : 4096,
+		.read_only = v->store->read_only,
+		.id = v->params.id,
+	};
+}
+
+static void vhdx_free(struct vhdx *v)
+{
+	if (v->disk.loop)
+		loop_cancel(v->disk.loop, &v->finished_task);
+	journal_deinit(v);
+	space_deinit(v);
+	bat_deinit(v);
+	store_close(v->store);
+	free(v);
+}
+
+static const struct disk_ops vhdx_ops;
+
+int vhdx_open(struct store *store, struct disk **ret, struct error *err)
+{
+	struct vhdx *v = calloc(1, sizeof(*v));
+	int r;
+
+	if (!v) {
+		store_close(store);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	v->store = store;
+	v->disk.ops = &vhdx_ops;
+	v->disk.loop = store->loop;
+	vhdx_io_init(v);
+	space_init(v);
+	journal_init(v);
+	r = structures_read(v, err);
+	if (r >= 0) {
+		geometry_set(v);
+		r = bat_init(v);
+		if (r >= 0)
+			r = journal_start(v);
+		if (r < 0)
+			error_set(err, r, "out of memory");
+	}
+	if (r < 0) {
+		vhdx_free(v);
+		return r;
+	}
+	*ret = &v->disk;
+	return 0;
+}
+
+void vhdx_info(struct disk *disk, struct vhdx_info *ret)
+{
+	struct vhdx *v = vhdx_of(disk);
+
+	*ret = (struct vhdx_info){
+		.block_size = v->params.block_size,
+		.fixed = v->params.leave_allocated,
+		.log_replayed = v->log_replayed,
+		.file_size = v->store->size,
+		.data_write_guid = v->header.data_write,
+		.file_write_guid = v->header.file_write,
+	};
+}
+
+/* --- extents --- */
+
+/* One block: its kind, and how much of it is so from `at` on. */
+static int block_extent(struct vhdx *v, uint64_t block, uint64_t at,
+			enum disk_extent_kind *ret_kind, uint64_t *ret_length)
+{
+	struct bat_page *p;
+	unsigned state;
+	uint64_t offset;
+	int r = bat_page_load_now(v, block, &p);
+
+	if (r >= 0)
+		r = bat_get(v, p, block, &state, &offset);
+	if (r < 0)
+		return r;
+	*ret_length = v->params.block_size - at;
+	if (state != VHDX_BLOCK_FULLY_PRESENT) {
+		*ret_kind = DISK_EXTENT_HOLE;
+		return 0;
+	}
+	if (offset + at >= v->store->size) {
+		*ret_kind = DISK_EXTENT_HOLE;
+		return 0;
+	}
+	r = store_extent(v->store, offset + at, ret_kind, ret_length);
+	if (r < 0)
+		return r;
+	*ret_length = MIN(*ret_length, v->params.block_size - at);
+	/* Holes in the file end at its pages; what is told here must end at sectors. */
+	if (*ret_length % v->params.logical_sector) {
+		*ret_kind = DISK_EXTENT_DATA;
+		*ret_length = round_up64(*ret_length, v->params.logical_sector);
+	}
+	return 0;
+}
+
+/*
+ * Blocks from `block` on whose BAT entries lie in a hole of the file, so that nobody needs to read
+ * them: 0 when that cannot be said of the first.
+ */
+static uint64_t absent_blocks(struct vhdx *v, uint64_t block)
+{
+	uint64_t index = vhdx_bat_index(&v->params, block), page = index / VHDX_BAT_PER_PAGE;
+	uint64_t at = v->regions.bat.offset + page * VHDX_SECTOR, length, pages;
+	enum disk_extent_kind kind;
+
+	if (v->bat.pages[page] || at >= v->store->size ||
+	    store_extent(v->store, at, &kind, &length) < 0 || kind != DISK_EXTENT_HOLE)
+		return 0;
+	length = MIN(length, v->regions.bat.length - page * VHDX_SECTOR) / VHDX_SECTOR;
+	for (pages = 0; pages < length && page + pages < v->bat.page_count; pages++)
+		if (v->bat.pages[page + pages])
+			break;
+	if (!pages)
+		return 0;
+	/* Entries up to the end of those pages, less those that are not of payload blocks. */
+	index = (page + pages) * VHDX_BAT_PER_PAGE;
+	index -= index / (v->chunk_ratio + 1);
+	return index > block ? index - block : 0;
+}
+
+static int vhdx_extent(struct disk *disk, uint64_t offset, enum disk_extent_kind *ret_kind,
+		       uint64_t *ret_length)
+{
+	struct vhdx *v = vhdx_of(disk);
+	uint64_t total = 0, left = v->params.size - offset;
+	int r;
+
+	while (total < left) {
+		uint64_t at = offset + total, block = at >> v->block_shift, n;
+		uint64_t in_block = at & (v->params.block_size - 1);
+		enum disk_extent_kind kind = DISK_EXTENT_HOLE;
+
+		n = absent_blocks(v, block);
+		if (n) {
+			n = (n << v->block_shift) - in_block;
+		} else {
+			r = block_extent(v, block, in_block, &kind, &n);
+			if (r < 0)
+				return r;
+		}
+		if (!total)
+			*ret_kind = kind;
+		if (kind != *ret_kind)
+			break;
+		total += n;
+	}
+	*ret_length = MIN(total, left);
+	return 0;
+}
+
+/* --- closing --- */
+
+static int vhdx_close(struct disk *disk, struct error *err)
+{
+	struct vhdx *v = vhdx_of(disk);
+	int r = journal_close(v, err);
+
+	vhdx_free(v);
+	return r;
+}
+
+static const struct disk_ops vhdx_ops = {
+	.name = "vhdx",
+	.submit = vhdx_submit,
+	.extent = vhdx_extent,
+	.close = vhdx_close,
+};
