@@ -353,7 +353,10 @@ void scsi_execute(struct scsi_target *target, struct scsi_request *req)
 
 /* --- the target --- */
 
-/* A disk that brings no identity gets one that stays as long as its place does. */
+/*
+ * A disk that brings no identity gets one that stays as long as its place does. The LUN goes into
+ * a byte of the middle: controllers are often numbered at the ends of their GUIDs.
+ */
 static struct guid unit_identity(const struct scsi_target *target, unsigned lun,
 				 const struct disk *disk)
 {
@@ -361,7 +364,7 @@ static struct guid unit_identity(const struct scsi_target *target, unsigned lun,
 
 	if (disk && !guid_is_zero(&disk->geometry.id))
 		return disk->geometry.id;
-	id.b[15] = (uint8_t)(id.b[15] ^ (lun + 1));
+	id.b[5] = (uint8_t)(id.b[5] ^ (lun + 1));
 	return id;
 }
 

@@ -301,6 +301,36 @@ static void test_identity(void **state)
 	bench_free(b);
 }
 
+/* Without identities of their own, units of controllers that are numbered alike stay apart. */
+static void test_identities_differ(void **state)
+{
+	uint8_t seen[16][16];
+	struct bench *b = disk_bench();
+	struct error err = { 0 };
+	size_t count = 0;
+
+	(void)state;
+	for (uint8_t controller = 0; controller < 4; controller++) {
+		struct scsi_target_options o = { .identity.b[15] = controller };
+		struct scsi_target *mine = b->target;
+
+		assert_int_equal(scsi_target_new(&o, &b->target, &err), 0);
+		for (uint8_t lun = 0; lun < 4; lun++, count++) {
+			assert_int_equal(
+				scsi_target_attach(b->target, lun, SCSI_DISK, &b->disk->disk, &err),
+				0);
+			b->req.lun = lun;
+			bench_run(b, CDB(0x12, 1, 0x83, 0, 255, 0), SCSI_DATA_IN, 255);
+			memcpy(seen[count], b->buffer + 36, 16);
+			for (size_t i = 0; i < count; i++)
+				assert_memory_not_equal(seen[i], seen[count], 16);
+		}
+		scsi_target_free(b->target);
+		b->target = mine;
+	}
+	bench_free(b);
+}
+
 static void test_block_limits(void **state)
 {
 	struct bench *b = disk_bench();
@@ -722,6 +752,7 @@ int main(void)
 		cmocka_unit_test(test_inquiry),
 		cmocka_unit_test(test_every_listed_vpd_page_exists),
 		cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_identities_differ),
 		cmocka_unit_test(test_block_limits),
 		cmocka_unit_test(test_unmap),
 		cmocka_unit_test(test_unmap_refusals),
