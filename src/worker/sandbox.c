@@ -12,6 +12,7 @@
 #include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KVM_IOCTL_TYPE 0xae
@@ -102,6 +103,8 @@ int sandbox_enter(struct error *err)
 	scmp_filter_ctx f;
 	int r;
 
+	/* The C library opens its time zone file once, when time is first converted (the RTC). */
+	tzset();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return error_errno(err, -errno, "cannot give up new privileges");
 	f = seccomp_init(SCMP_ACT_KILL_PROCESS);
