@@ -44,7 +44,7 @@ static void on_reset(void *context)
 	*(bool *)context = true;
 }
 
-void test_guest_free(struct test_guest *g)
+void test_guest_stop(struct test_guest *g)
 {
 	bool done = false;
 
@@ -53,6 +53,13 @@ void test_guest_free(struct test_guest *g)
 		if (loop_once(g->loop, 1000) < 0)
 			abort();
 	vmbus_free(g->bus);
+	g->bus = NULL;
+}
+
+void test_guest_free(struct test_guest *g)
+{
+	if (g->bus)
+		test_guest_stop(g);
 	partition_free(g->partition);
 	loop_free(g->loop);
 	gmem_free(g->gm);

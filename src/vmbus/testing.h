@@ -32,7 +32,9 @@ struct test_channel {
 
 /* SynIC enabled on all VPs; io_depth as for loop_new. */
 struct test_guest *test_guest_new(unsigned vp_count, uint32_t max_version, unsigned io_depth);
-void test_guest_free(struct test_guest *g);                      /* resets the bus first */
+/* Resets and frees the bus: devices may be freed then, while the loop still lives. */
+void test_guest_stop(struct test_guest *g);
+void test_guest_free(struct test_guest *g); /* stops first if that was not done */
 uint64_t test_guest_pages(struct test_guest *g, unsigned count); /* GPA of fresh, zeroed pages */
 /* Runs the loop and delivers messages until nothing moves (and for at most 100 rounds). */
 void test_guest_pump(struct test_guest *g);

@@ -65,9 +65,10 @@ static void bed_free(struct bed *b)
 	forget(&b->ch);
 	if (b->disk->hold)
 		fake_disk_release(b->disk);
-	test_guest_free(b->g);
+	test_guest_stop(b->g);
 	storvsp_free(b->s);
 	fake_disk_free(b->disk);
+	test_guest_free(b->g);
 	free(b);
 }
 
