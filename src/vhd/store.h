@@ -38,6 +38,7 @@ struct store_io {
 	uint64_t moved;    /* bytes that are through */
 	struct iovec *own; /* replaces iov after a short transfer */
 	void *bounce;
+	bool direct;         /* sent past the page cache */
 	struct store *upper; /* an overlay's: itself, and the submitter's done */
 	void (*upper_done)(struct store_io *io, int result);
 };

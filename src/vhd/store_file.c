@@ -97,7 +97,7 @@ static void on_transfer(struct loop_io *lio, int result)
 
 	if (result == -EINTR || result == -EAGAIN) {
 		io_next(io);
-	} else if (result == -EINVAL && f->direct) {
+	} else if (result == -EINVAL && io->direct) {
 		direct_off(f);
 		io_next(io);
 	} else if (result < 0) {
@@ -159,6 +159,7 @@ static void io_next(struct store_io *io)
 		return;
 	}
 	io->io.done = on_transfer;
+	io->direct = f->direct;
 	if (io->op == STORE_READ)
 		loop_io_readv(f->store.loop, &io->io, f->fd, iov, n, io->offset + io->moved);
 	else

@@ -502,7 +502,7 @@ static void run_rounds(uint64_t size, uint64_t stride, unsigned steps)
 {
 	unsigned seed = number("PARTITA_CRASH_SEED", 1);
 
-	for (unsigned i = 0; i < number("PARTITA_CRASH_ROUNDS", 2); i++)
+	for (unsigned i = 0; i < number("PARTITA_CRASH_ROUNDS", 1); i++)
 		run_case(size, stride, seed + i, steps);
 }
 

@@ -56,12 +56,18 @@ static void step_write(struct vhdx *v, uint64_t offset, void *buf, size_t n,
 	store_submit(v->store, &j->io);
 }
 
+/* Of the file, less what closing will cut off; in whole MiB, as all objects are. */
+static uint64_t file_size(const struct vhdx *v)
+{
+	return round_down64(MIN(v->store->size, v->space.end), VHDX_OBJECT_ALIGN);
+}
+
 static void step_flush(struct vhdx *v, void (*next)(struct vhdx *v, int result))
 {
 	struct journal *j = &v->journal;
 
 	/* What an entry may promise of the file's size is what a flush has made durable. */
-	j->flushing_size = MIN(v->store->size, v->space.end);
+	j->flushing_size = file_size(v);
 	j->io = (struct store_io){ .op = STORE_FLUSH, .done = on_step };
 	j->next = next;
 	store_submit(v->store, &j->io);
@@ -221,7 +227,7 @@ static void activation_start(struct vhdx *v)
 	j->head = 1;
 	j->tail = j->written_tail = j->durable_tail = 0;
 	j->sequence = 1;
-	j->flushed_size = MIN(v->store->size, v->space.end);
+	j->flushed_size = file_size(v);
 	stamp = entry_stamp(v);
 	stamp.log = j->next_header.log;
 	j->sequence++;

@@ -730,6 +730,56 @@ static void test_trim_gives_back(void **state)
 	store_memory_free(s);
 }
 
+/*
+ * A block is trimmed while a write to it is under way, and its space goes to another one: neither
+ * the old data nor that write may show up there, in whichever order the store works.
+ */
+static void trim_in_flight(unsigned seed)
+{
+	struct store *s = new_store(64 * MIB, seed);
+	_cleanup_free_ uint8_t *b = malloc(MIB);
+	struct model m = { 0 };
+	struct model_request *w = &m.requests[0], *t = &m.requests[1];
+
+	create_ok(s, &small);
+	m.d = open_ok(s);
+	memset(b, 0xaa, MIB);
+	assert_int_equal(drive_write(m.d, b, MIB, 0, DISK_FUA), 0);
+	w->iov = (struct iovec){ b, 64 * KIB };
+	w->req = (struct disk_request){ .op = DISK_WRITE,
+					.length = 64 * KIB,
+					.iov = &w->iov,
+					.iovcnt = 1,
+					.done = on_model_done };
+	t->req = (struct disk_request){ .op = DISK_TRIM, .length = MIB, .done = on_model_done };
+	w->m = t->m = &m;
+	m.busy = 2;
+	disk_submit(m.d, &w->req);
+	disk_submit(m.d, &t->req);
+	for (uint64_t i = 1; i < 8; i++) {
+		assert_int_equal(drive_flush(m.d), 0);
+		assert_int_equal(drive_write(m.d, b, 512, i * MIB + 512 * KIB, 0), 0);
+	}
+	model_settle(&m);
+	assert_true(vhdx_of(m.d)->space.end < 12 * MIB); /* the space was used again */
+	for (uint64_t i = 1; i < 8; i++) {
+		assert_int_equal(drive_read(m.d, b, MIB, i * MIB), 0);
+		for (size_t k = 0; k < MIB; k++)
+			if (b[k] != (k / 512 == 1024 ? 0xaa : 0))
+				fail_msg("seed %u: block %u, byte %zu", seed, (unsigned)i, k);
+		memset(b, 0xaa, 512);
+	}
+	close_ok(m.d);
+	store_memory_free(s);
+}
+
+static void test_trim_in_flight(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 40; seed++)
+		trim_in_flight(seed);
+}
+
 /* Many BAT pages dirty at once: several entries, the ring goes round, pages are dropped. */
 static void test_many_pages(void **state)
 {
@@ -853,14 +903,23 @@ static void test_bad_options(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model),           cmocka_unit_test(test_bat_arithmetic),
-		cmocka_unit_test(test_wrong_start),     cmocka_unit_test(test_headers),
-		cmocka_unit_test(test_regions),         cmocka_unit_test(test_metadata),
-		cmocka_unit_test(test_bat_entries),     cmocka_unit_test(test_dirty_read_only),
-		cmocka_unit_test(test_log_damage),      cmocka_unit_test(test_full),
-		cmocka_unit_test(test_failing_store),   cmocka_unit_test(test_guids_change),
-		cmocka_unit_test(test_trim_gives_back), cmocka_unit_test(test_many_pages),
-		cmocka_unit_test(test_extents),         cmocka_unit_test(test_copy),
+		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_bat_arithmetic),
+		cmocka_unit_test(test_wrong_start),
+		cmocka_unit_test(test_headers),
+		cmocka_unit_test(test_regions),
+		cmocka_unit_test(test_metadata),
+		cmocka_unit_test(test_bat_entries),
+		cmocka_unit_test(test_dirty_read_only),
+		cmocka_unit_test(test_log_damage),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_failing_store),
+		cmocka_unit_test(test_guids_change),
+		cmocka_unit_test(test_trim_gives_back),
+		cmocka_unit_test(test_trim_in_flight),
+		cmocka_unit_test(test_many_pages),
+		cmocka_unit_test(test_extents),
+		cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_bad_options),
 	};
 	int r;
