@@ -3,7 +3,7 @@
 # A thin front door; Meson and the scripts do the work. Every target installs the Debian packages
 # that it misses (tools/packages.txt).
 
-.PHONY: all check demo bench install clean distclean
+.PHONY: all check demo bench prove install clean distclean
 MAKEFLAGS += --no-print-directory
 
 all: build/build.ninja
@@ -26,6 +26,10 @@ demo: all
 bench: all
 	@tools/need lab guest bench
 	@bench/run $(ONLY)
+
+# Frama-C's proof of the arithmetic on a guest's numbers
+prove:
+	@tools/prove
 
 # DESTDIR is honoured
 install: all

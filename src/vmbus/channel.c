@@ -582,9 +582,10 @@ static int find_range(const struct vmbus_packet *packet, unsigned index, struct 
 
 		*ret_bytes = reader_le32(r);
 		*ret_offset = reader_le32(r);
-		pages = (*ret_offset % (uint64_t)GMEM_PAGE_SIZE + *ret_bytes + GMEM_PAGE_SIZE - 1) /
-			GMEM_PAGE_SIZE;
-		if (!reader_ok(r) || *ret_offset >= GMEM_PAGE_SIZE || pages > reader_left(r) / 8)
+		if (!reader_ok(r) || *ret_offset >= GMEM_PAGE_SIZE)
+			return -EINVAL;
+		pages = range_pages(*ret_bytes, *ret_offset);
+		if (pages > reader_left(r) / 8)
 			return -EINVAL;
 		if (i == index)
 			return 0;
@@ -607,7 +608,7 @@ int vmbus_packet_iov(struct vmbus_channel *ch, const struct vmbus_packet *packet
 		uint64_t page = reader_le64(&r);
 		uint32_t size = MIN(left, GMEM_PAGE_SIZE - offset);
 
-		if (page > UINT64_MAX / GMEM_PAGE_SIZE)
+		if (!pfn_addressable(page))
 			return -EFAULT;
 		error = gmem_iov(ch->bus->gm, page * GMEM_PAGE_SIZE + offset, size, iov, max, &n);
 		if (error < 0)

@@ -40,18 +40,21 @@ static bool gpadl_valid(struct vmbus *bus, const struct gpadl *g)
 	uint32_t at = 0;
 
 	for (unsigned i = 0; i < g->range_count; i++) {
-		uint64_t count, offset, pages;
+		uint32_t count, offset;
+		uint64_t pages;
 
 		if (at == g->words)
 			return false;
 		count = (uint32_t)g->buffer[at];
-		offset = g->buffer[at] >> 32;
+		offset = (uint32_t)(g->buffer[at] >> 32);
 		at++;
-		pages = (offset + count + GMEM_PAGE_SIZE - 1) / GMEM_PAGE_SIZE;
-		if (!count || offset >= GMEM_PAGE_SIZE || pages > g->words - at)
+		if (!count || offset >= GMEM_PAGE_SIZE)
+			return false;
+		pages = range_pages(count, offset);
+		if (pages > g->words - at)
 			return false;
 		for (; pages; pages--, at++)
-			if (g->buffer[at] > UINT64_MAX / GMEM_PAGE_SIZE ||
+			if (!pfn_addressable(g->buffer[at]) ||
 			    !gmem_page(bus->gm, g->buffer[at] * GMEM_PAGE_SIZE))
 				return false;
 	}

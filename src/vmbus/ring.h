@@ -8,6 +8,7 @@
 
 #include "gmem/gmem.h"
 #include "lib/cursor.h"
+#include "vmbus/vmbus_math.h"
 #include "vmbus/vmbus_proto.h"
 
 struct ring {
@@ -42,19 +43,3 @@ int ring_has_room(struct ring *ring, uint32_t bytes) _must_check_;
  */
 int ring_write(struct ring *ring, struct vmbus_packet_descriptor descriptor, const void *payload,
 	       size_t size, bool *ret_signal) _must_check_;
-
-/* Index arithmetic, pure; tested exhaustively for small sizes. */
-static inline uint32_t ring_used(uint32_t in, uint32_t out, uint32_t size)
-{
-	return in >= out ? in - out : size - out + in;
-}
-
-static inline bool ring_index_valid(uint32_t index, uint32_t size)
-{
-	return index < size && index % 8 == 0;
-}
-
-static inline uint32_t ring_advance(uint32_t index, uint32_t bytes, uint32_t size)
-{
-	return bytes >= size - index ? bytes - (size - index) : index + bytes;
-}
