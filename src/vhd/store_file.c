@@ -22,9 +22,10 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#define DIRECT_ALIGN 512u
-#define ZEROS_SIZE   (64 * KIB)
-#define ZEROS_COUNT  16u /* one fallback write carries 1 MiB of zeros */
+#define DIRECT_ALIGN  512u
+#define LOCK_WAIT_MAX 256000 /* us; with all that is waited before, half a second */
+#define ZEROS_SIZE    (64 * KIB)
+#define ZEROS_COUNT   16u /* one fallback write carries 1 MiB of zeros */
 
 struct store_file {
 	struct store store;
@@ -480,24 +481,38 @@ static void file_close(struct store *s)
 
 /* --- opening --- */
 
+/*
+ * A killed process is gone for its parent while the kernel still finishes its I/O, and the lock
+ * with it: who starts a virtual machine again at once would find it locked. So it is tried for half
+ * a second before somebody else is blamed.
+ */
+static int lock_set(int fd, short type)
+{
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET };
+
+	for (useconds_t wait = 1000; fcntl(fd, F_OFD_SETLK, &lock) < 0; wait *= 2) {
+		if ((errno != EAGAIN && errno != EACCES) || wait > LOCK_WAIT_MAX)
+			return -errno;
+		usleep(wait);
+	}
+	return 0;
+}
+
 static int lock_take(int fd, bool read_only, struct error *err)
 {
-	struct flock lock = {
-		.l_type = read_only ? F_RDLCK : F_WRLCK,
-		.l_whence = SEEK_SET,
-	};
+	int r = lock_set(fd, read_only ? F_RDLCK : F_WRLCK);
 
-	if (!fcntl(fd, F_OFD_SETLK, &lock))
+	if (r >= 0)
 		return 0;
-	if (errno == EAGAIN || errno == EACCES)
+	if (r == -EAGAIN || r == -EACCES)
 		return error_set(err, -EBUSY,
 				 "another process has the image open%s; close that one first (it "
 				 "may be a running virtual machine)",
 				 read_only ? " for writing" : "");
-	if (errno == EBADF)
+	if (r == -EBADF)
 		return error_set(err, -EBADF, "the image was not opened for %s",
 				 read_only ? "reading" : "writing");
-	return error_errno(err, -errno, "cannot lock the image");
+	return error_errno(err, r, "cannot lock the image");
 }
 
 static int size_find(struct store_file *f, struct error *err)
