@@ -96,10 +96,7 @@ static void *vp_main(void *arg)
 	struct vp *vp = arg;
 	struct vps *v = vp->all;
 	struct vp_exit x;
-	char name[16];
 
-	snprintf(name, sizeof(name), "vp %u", vp->index);
-	pthread_setname_np(pthread_self(), name);
 	while (wait_at_gate(v)) {
 		while (atomic_load_explicit(&v->gate, memory_order_acquire) == GATE_RUN) {
 			partition_vp_run(v->partition, vp->index, &x);
@@ -147,10 +144,14 @@ uint64_t vps_exits(const struct vps *v)
 	return sum;
 }
 
-/* VP threads take the kick signal and no other. */
+/*
+ * VP threads take the kick signal and no other. They are named from here: by the time that one runs,
+ * the system call for it may be refused.
+ */
 static int start_thread(struct vp *vp)
 {
 	sigset_t block, old;
+	char name[16];
 	int r;
 
 	sigfillset(&block);
@@ -158,6 +159,9 @@ static int start_thread(struct vp *vp)
 	pthread_sigmask(SIG_SETMASK, &block, &old);
 	r = -pthread_create(&vp->thread, NULL, vp_main, vp);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	snprintf(name, sizeof(name), "vp %u", vp->index);
+	if (!r)
+		pthread_setname_np(vp->thread, name);
 	return r;
 }
 
