@@ -63,8 +63,6 @@ static struct scsi_sense unmap_decode(const struct scsi_unit *unit, struct scsi_
 	/* A list that claims more descriptors than came along is short, not wrong (SBC-3 5.28.2).
 	 */
 	req->count = (unsigned)(MIN(bytes, reader_left(r)) / UNMAP_DESCRIPTOR);
-	if (req->count > SCSI_MAX_UNMAP_EXTENTS)
-		return SENSE_INVALID_PARAMETER;
 	for (unsigned i = 0; i < req->count; i++) {
 		uint64_t lba = reader_be64(r), blocks = reader_be32(r);
 

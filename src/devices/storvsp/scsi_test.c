@@ -416,6 +416,10 @@ static void test_unmap_refusals(void **state)
 	bench_run(b, CDB(0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0), SCSI_DATA_OUT, 24);
 	assert_good(b, 24);
 	assert_int_equal(b->disk->counts[DISK_TRIM], 1);
+	b->disk->disk.geometry.size = 8 * TIB; /* described only */
+	put_descriptor(b, 0, 0, UINT32_MAX);
+	bench_run(b, CDB(0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0), SCSI_DATA_OUT, 24);
+	assert_sense(b, SENSE_INVALID_PARAMETER);
 	b->disk->disk.geometry.trim_granularity = 0;
 	bench_run(b, CDB(0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0), SCSI_DATA_OUT, 24);
 	assert_sense(b, SENSE_INVALID_OPCODE);
