@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Guest memory as one memfd, mapped once and cut into guest-physical ranges. Owned by whoever made
+ * Guest memory in one piece, mapped once and cut into guest-physical ranges. Owned by whoever made
  * it (the worker's machine); used from VP threads and from the event loop without locks, because
  * the map never changes after gmem_new.
  *
@@ -14,13 +14,22 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+
+#define HUGE_PAGE (2 * MIB)
+
+#ifndef PR_SET_VMA /* Linux 5.17 */
+#define PR_SET_VMA           0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
 
 struct gmem {
 	struct gmem_range ranges[GMEM_MAX_RANGES];
 	size_t count;
 	uint64_t size;
-	void *map;
-	int fd;
+	void *area, *map; /* the reserved addresses, and the RAM in them */
+	uint64_t area_size;
+	int fd; /* -1 = anonymous memory */
 };
 
 static int ranges_check(const struct gmem_range *ranges, size_t count, uint64_t *ret_size,
@@ -46,24 +55,59 @@ static int ranges_check(const struct gmem_range *ranges, size_t count, uint64_t 
 	return 0;
 }
 
-static int gmem_map(struct gmem *gm, struct error *err)
+/* Whether the kernel gives huge pages to a memfd that asks for them; most are set to "never". */
+static bool memfd_gets_huge_pages(void)
 {
+	_cleanup_fclose_ FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+	char text[128] = "";
+
+	return f && fgets(text, sizeof(text), f) && !strstr(text, "[never]") &&
+	       !strstr(text, "[deny]");
+}
+
+/*
+ * Huge pages come before sharing: without them a guest takes a nested page fault for each 4 KiB
+ * that it touches. So RAM is a memfd where that gets huge pages, and anonymous memory elsewhere.
+ */
+static int gmem_back(struct gmem *gm, struct error *err)
+{
+	if (!memfd_gets_huge_pages())
+		return 0;
 	gm->fd = memfd_create("guest-ram", MFD_CLOEXEC);
 	if (gm->fd < 0)
 		return error_errno(err, -errno, "cannot create guest memory");
 	if (ftruncate(gm->fd, (off_t)gm->size) < 0)
 		return error_errno(err, -errno, "cannot size guest memory to %llu MiB",
 				   (unsigned long long)(gm->size / MIB));
-	gm->map =
-		mmap(NULL, gm->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, gm->fd, 0);
+	return 0;
+}
+
+/* At a huge page's boundary, so that a guest's large pages can be the host's. */
+static int gmem_map(struct gmem *gm, struct error *err)
+{
+	int flags = gm->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	uint8_t *area;
+
+	gm->area_size = gm->size + HUGE_PAGE;
+	gm->area = mmap(NULL, gm->area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			-1, 0);
+	if (gm->area == MAP_FAILED) {
+		gm->area = NULL;
+		return error_errno(err, -errno, "no address space for %llu MiB of guest memory",
+				   (unsigned long long)(gm->size / MIB));
+	}
+	area = (uint8_t *)round_up64((uintptr_t)gm->area, HUGE_PAGE);
+	gm->map = mmap(area, gm->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE,
+		       gm->fd, 0);
 	if (gm->map == MAP_FAILED) {
 		gm->map = NULL;
 		return error_errno(err, -errno, "cannot map %llu MiB of guest memory",
 				   (unsigned long long)(gm->size / MIB));
 	}
-	/* Both are wishes: a kernel without huge pages for shared memory says no, and works. */
+	/* All three are wishes: a kernel that does not know one says no, and works. */
 	(void)madvise(gm->map, gm->size, MADV_HUGEPAGE);
 	(void)madvise(gm->map, gm->size, MADV_DONTDUMP);
+	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, gm->map, gm->size, "guest-ram");
 	return 0;
 }
 
@@ -83,7 +127,9 @@ int gmem_new(const struct gmem_range *ranges, size_t count, struct gmem **ret, s
 	gm->fd = -1;
 	gm->size = size;
 	gm->count = count;
-	r = gmem_map(gm, err);
+	r = gmem_back(gm, err);
+	if (r >= 0)
+		r = gmem_map(gm, err);
 	if (r < 0) {
 		gmem_free(gm);
 		return r;
@@ -102,8 +148,8 @@ void gmem_free(struct gmem *gm)
 {
 	if (!gm)
 		return;
-	if (gm->map)
-		munmap(gm->map, gm->size);
+	if (gm->area)
+		munmap(gm->area, gm->area_size);
 	if (gm->fd >= 0)
 		close(gm->fd);
 	free(gm);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one door to guest memory. Guest-physical ranges are backed by one memfd; every access is
+ * The one door to guest memory. Guest-physical ranges lie in one host mapping; every access is
  * checked here (addition overflow, holes, range ends) and nowhere else. Copies are made once and
  * the copy is judged; pointers into guest memory are handed out only as iovecs for bulk data and as
  * `struct gmem_page` for words shared by protocol (ring indices, SynIC pages), used with atomics.
