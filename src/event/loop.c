@@ -22,6 +22,7 @@
 #include <time.h>
 
 #define EVENT_BATCH 64
+#define MAX_TURNS   16 /* of tasks and I/O in one round */
 
 struct loop {
 	int epoll_fd, wake_fd;
@@ -102,13 +103,20 @@ void loop_timer_disarm(struct loop_timer *t)
 	list_remove(&t->node);
 }
 
+/* Only what was due when the round began: a timer that arms itself again waits for the next. */
 static void run_timers(struct loop *loop)
 {
-	while (!list_empty(&loop->timers)) {
-		struct loop_timer *t = list_first(&loop->timers, struct loop_timer, node);
+	struct list due, *last = &loop->timers;
 
-		if (t->deadline > loop->now)
-			return;
+	while (last->next != &loop->timers &&
+	       list_entry(last->next, struct loop_timer, node)->deadline <= loop->now)
+		last = last->next;
+	if (last == &loop->timers)
+		return;
+	list_cut(&due, &loop->timers, last);
+	while (!list_empty(&due)) {
+		struct loop_timer *t = list_first(&due, struct loop_timer, node);
+
 		loop_timer_disarm(t);
 		t->fn(t);
 	}
@@ -414,10 +422,13 @@ int loop_once(struct loop *loop, int timeout_ms)
 	}
 	loop->event_count = 0;
 	run_timers(loop);
-	do {
+	/* A few turns save waits; more would keep descriptors and timers from their share. */
+	for (int turn = 0; turn < MAX_TURNS; turn++) {
 		run_tasks(loop);
 		io_submit(loop);
-	} while (io_reap(loop) || !list_empty(&loop->tasks));
+		if (!io_reap(loop) && list_empty(&loop->tasks))
+			break;
+	}
 	return 0;
 }
 

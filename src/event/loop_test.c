@@ -54,6 +54,60 @@ static void test_timers_fire_in_order(void **state)
 	loop_free(loop);
 }
 
+static void on_timer_again(struct loop_timer *t)
+{
+	fired_count++;
+	loop_timer_arm(t, loop_now(t->loop));
+}
+
+/* A timer that is always due, and a task that always comes back, do not keep others out. */
+static void test_self_arming_timer_lets_the_round_end(void **state)
+{
+	struct loop *loop = make();
+	struct loop_timer t, other;
+
+	(void)state;
+	fired_count = 0;
+	loop_timer_init(loop, &t, on_timer_again);
+	loop_timer_init(loop, &other, on_timer_again);
+	loop_timer_arm(&t, loop_now(loop));
+	loop_timer_arm(&other, loop_now(loop));
+	for (int i = 1; i <= 3; i++) {
+		assert_int_equal(loop_once(loop, 100), 0);
+		assert_int_equal(fired_count, 2 * i);
+	}
+	loop_timer_disarm(&t);
+	loop_timer_disarm(&other);
+	loop_free(loop);
+}
+
+struct deferrer {
+	struct loop_task task;
+	struct loop *loop;
+	int runs;
+};
+
+static void on_task_again(struct loop_task *t)
+{
+	struct deferrer *d = container_of(t, struct deferrer, task);
+
+	d->runs++;
+	loop_defer(d->loop, t);
+}
+
+static void test_self_deferring_task_lets_the_round_end(void **state)
+{
+	struct deferrer d = { .loop = make() };
+
+	(void)state;
+	loop_task_init(&d.task, on_task_again);
+	loop_defer(d.loop, &d.task);
+	assert_int_equal(loop_once(d.loop, 100), 0);
+	assert_true(d.runs >= 1 && d.runs <= 100);
+	loop_cancel(d.loop, &d.task);
+	loop_free(d.loop);
+}
+
 static struct loop_watch watches[2];
 static int watch_calls;
 
@@ -160,6 +214,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_timers_fire_in_order),
+		cmocka_unit_test(test_self_arming_timer_lets_the_round_end),
+		cmocka_unit_test(test_self_deferring_task_lets_the_round_end),
 		cmocka_unit_test(test_unwatch_of_a_fetched_event),
 		cmocka_unit_test(test_posts_from_a_thread),
 		cmocka_unit_test(test_more_io_than_the_ring_holds),

@@ -34,6 +34,17 @@ static inline void list_remove(struct list *node)
 	list_init(node);
 }
 
+/* Moves the nodes from the first up to `last` (which is on `from`) into `to`, initialising it. */
+static inline void list_cut(struct list *to, struct list *from, struct list *last)
+{
+	to->next = from->next;
+	to->prev = last;
+	from->next = last->next;
+	last->next->prev = from;
+	to->next->prev = to;
+	last->next = to;
+}
+
 /* Moves all of `from` to the end of `to`. */
 static inline void list_splice(struct list *to, struct list *from)
 {

@@ -113,8 +113,6 @@ static void channel_free(struct vmbus_channel *ch)
 	orphan_subs(ch);
 	if (ch->relid)
 		relid_give_back(ch);
-	if (ch->primary)
-		ch->primary->sub_count--;
 	loop_cancel(ch->bus->loop, &ch->kick);
 	list_remove(&ch->node);
 	free(ch);
@@ -183,25 +181,48 @@ void vmbus_device_rescind(struct vmbus_channel *primary, void (*done)(void *devi
 	channel_rescind(primary);
 }
 
+/* The guest may still hold rescinded ones of an earlier opening: their indices are not free. */
+static struct vmbus_channel *sub_find(const struct vmbus_channel *primary, unsigned index)
+{
+	list_foreach(it, &primary->bus->channels)
+	{
+		struct vmbus_channel *ch = list_entry(it, struct vmbus_channel, node);
+
+		if (ch->primary == primary && ch->index == index)
+			return ch;
+	}
+	return NULL;
+}
+
+static bool sub_offer(struct vmbus_channel *primary, unsigned index)
+{
+	struct vmbus_channel *ch = channel_new(primary->bus, primary->type, primary->device);
+
+	if (!ch)
+		return false;
+	ch->primary = primary;
+	ch->options = primary->options;
+	ch->index = index;
+	channel_offer(ch);
+	if (ch->relid)
+		return true;
+	channel_free(ch);
+	return false;
+}
+
 unsigned vmbus_channel_offer_subs(struct vmbus_channel *primary, unsigned count)
 {
-	count = MIN(count, VMBUS_MAX_SUB_CHANNELS);
-	while (primary->state == CHANNEL_OPEN && primary->sub_count < count) {
-		struct vmbus_channel *ch =
-			channel_new(primary->bus, primary->type, primary->device);
+	unsigned offered = 0;
 
-		if (!ch)
-			break;
-		ch->primary = primary;
-		ch->options = primary->options;
-		ch->index = ++primary->sub_count;
-		channel_offer(ch);
-		if (!ch->relid) {
-			channel_free(ch);
-			break;
-		}
+	if (primary->state != CHANNEL_OPEN)
+		return 0;
+	count = MIN(count, VMBUS_MAX_SUB_CHANNELS);
+	for (unsigned index = 1; index <= count; index++) {
+		struct vmbus_channel *ch = sub_find(primary, index);
+
+		offered += ch ? !ch->rescinded : sub_offer(primary, index);
 	}
-	return primary->sub_count;
+	return offered;
 }
 
 bool bus_message_released(struct vmbus *bus, struct reader *r)

@@ -53,7 +53,8 @@ struct vmbus_device_type {
 	int (*open)(void *device, struct vmbus_channel *ch);
 	/*
 	 * The guest closed it, or everything is being reset. The device stops using the channel and
-	 * calls vmbus_channel_closed, at once or when its last I/O into guest memory has finished.
+	 * calls vmbus_channel_closed, from in here or when its last I/O into guest memory has
+	 * finished.
 	 */
 	void (*close)(void *device, struct vmbus_channel *ch);
 	/* The guest signalled: packets to receive, or room in a ring that was full. */

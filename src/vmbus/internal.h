@@ -25,8 +25,8 @@ struct vmbus_channel {
 	void *device, *context;
 	struct vmbus_offer_options options;
 	struct vmbus_channel *primary; /* NULL for a primary */
-	unsigned index, sub_count;     /* sub_count: of a primary, those offered */
-	uint32_t relid;                /* 0 = the guest does not know the channel */
+	unsigned index;
+	uint32_t relid; /* 0 = the guest does not know the channel */
 	enum channel_state state;
 	bool rescinded; /* freed when the guest lets go (RELID_RELEASED) */
 	bool received;  /* inside receive: signals from the guest are masked */
