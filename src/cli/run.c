@@ -33,7 +33,8 @@ static const char usage[] =
 	"  --memory SIZE        RAM, like 512M or 4G (512M)\n"
 	"  --disk FILE[,OPTION...]\n"
 	"                       SCSI disk, raw or VHDX; may be repeated. Options: ro, direct,\n"
-	"                       format=raw|vhdx, lun=N, controller=N\n"
+	"                       format=auto|raw|vhdx (by the name's ending), lun=N,\n"
+	"                       controller=N\n"
 	"  --dvd FILE[,...]     the same for a DVD drive with an ISO image\n"
 	"  --engine NAME        see `partita engines` (auto)\n"
 	"  --serial WHERE       stdio, none, pty[:LINK] or socket:PATH (stdio)\n"
@@ -130,6 +131,25 @@ static int drive_option(struct run *run, const char *word, json_t *drive, json_t
 	return 0;
 }
 
+/*
+ * By the name's ending, not by content: a guest can write what makes a raw disk look like another
+ * format the next time. Only a name that says nothing is left to the content.
+ */
+static const char *format_of(const char *path)
+{
+	static const struct {
+		const char *ending, *format;
+	} endings[] = {
+		{ ".vhdx", "vhdx" }, { ".raw", "raw" }, { ".img", "raw" }, { ".iso", "raw" }
+	};
+	const char *dot = strrchr(path, '.');
+
+	for (size_t i = 0; dot && i < ARRAY_SIZE(endings); i++)
+		if (!strcasecmp(dot, endings[i].ending))
+			return endings[i].format;
+	return "auto";
+}
+
 static int add_drive(struct run *run, const char *text, const char *kind)
 {
 	_cleanup_free_ char *copy = strdup(text);
@@ -140,7 +160,8 @@ static int add_drive(struct run *run, const char *text, const char *kind)
 
 	if (!path)
 		return error_set(&run->err, -EINVAL, "--%s needs a file", kind);
-	drive = json_pack("{s:s,s:o}", "kind", kind, "file", file_path(path));
+	drive = json_pack("{s:s,s:o,s:s}", "kind", kind, "file", file_path(path), "format",
+			  format_of(path));
 	while (r >= 0 && (word = strtok_r(NULL, ",", &save)))
 		r = drive_option(run, word, drive, &controller);
 	index = (size_t)json_integer_value(controller);

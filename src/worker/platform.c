@@ -16,6 +16,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define RESET_VECTOR UINT64_C(0xffff0) /* the last 16 bytes of the first MiB */
+
 struct serial {
 	struct platform *platform;
 	struct uart *uart;
@@ -260,14 +262,38 @@ static int write_acpi(struct platform *p, struct error *err)
 
 	if (!tables)
 		return error_set(err, -ENOMEM, "out of memory");
-	r = acpi_build(&config, tables, MEMMAP_ACPI_SIZE, &size, err);
+	r = acpi_build(&config, tables, RESET_VECTOR - MEMMAP_ACPI_BASE, &size, err);
 	if (r >= 0 && gmem_write(partition_gmem(p->partition), MEMMAP_ACPI_BASE, tables, size) < 0)
 		r = error_set(err, -EINVAL, "the ACPI tables do not fit into RAM");
 	return r;
 }
 
+/*
+ * Linux takes it that a machine with hardware-reduced ACPI has UEFI to reset it and, as there is
+ * none, ends in the oldest way: a jump in real mode to where a PC's firmware starts.
+ */
+static int write_reset_vector(struct platform *p, struct error *err)
+{
+	/* mov dx, port; mov al, value; out dx, al; hlt; jmp to the hlt */
+	static const uint8_t code[] = { 0xba,
+					PM_RESET_PORT & 0xff,
+					PM_RESET_PORT >> 8,
+					0xb0,
+					PM_RESET_VALUE,
+					0xee,
+					0xf4,
+					0xeb,
+					0xfd };
+
+	if (gmem_write(partition_gmem(p->partition), RESET_VECTOR, code, sizeof(code)) < 0)
+		return error_set(err, -EINVAL, "the reset vector is not in RAM");
+	return 0;
+}
+
 int platform_reset(struct platform *p, struct error *err)
 {
+	int r;
+
 	ioapic_reset(p->ioapic);
 	rtc_reset(p->rtc);
 	pm_reset(&p->pm);
@@ -278,5 +304,6 @@ int platform_reset(struct platform *p, struct error *err)
 		testdev_reset(&p->testdev);
 		synic_test_reset(p->synic_test);
 	}
-	return write_acpi(p, err);
+	r = write_acpi(p, err);
+	return r < 0 ? r : write_reset_vector(p, err);
 }
