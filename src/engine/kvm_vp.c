@@ -13,10 +13,14 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#define HV_X64_MSR_EOM      0x40000084u /* TLFS 11.11.1 */
-#define HV_X64_MSR_SCONTROL 0x40000080u
-#define HV_X64_MSR_CRASH_P0 0x40000100u /* TLFS 2.4.8: P0..P4, then CRASH_CTL */
-#define KICK_SIGNAL         SIGUSR1
+#define HV_X64_MSR_EOM       0x40000084u /* TLFS 11.11.1 */
+#define HV_X64_MSR_SCONTROL  0x40000080u
+#define HV_X64_MSR_CRASH_P0  0x40000100u /* TLFS 2.4.8: P0..P4, then CRASH_CTL */
+#define HV_X64_MSR_CRASH_CTL 0x40000105u
+#define HV_CRASH_NOTIFY      BIT64(63)
+#define HVCALL_SIGNAL_EVENT  0x5du /* TLFS 11.11.2 */
+#define HVCALL_FAST          BIT64(16)
+#define KICK_SIGNAL          SIGUSR1
 
 static void on_kick(int signo)
 {
@@ -53,7 +57,9 @@ int kvm_vp_open(struct kvm_partition *k, unsigned index, struct error *err)
 		return error_errno(err, r, "KVM cannot enable the SynIC of virtual processor %u",
 				   index);
 	/* KVM starts it at 0; a real SynIC starts enabled (TLFS 11.8.1). */
-	return kvm_vp_set_msr(&k->base, index, HV_X64_MSR_SCONTROL, 1);
+	r = kvm_vp_set_msr(&k->base, index, HV_X64_MSR_SCONTROL, 1);
+	/* What the guest reads there is whether crash reports can be sent. */
+	return r < 0 ? r : kvm_vp_set_msr(&k->base, index, HV_X64_MSR_CRASH_CTL, HV_CRASH_NOTIFY);
 }
 
 void kvm_vp_close(struct kvm_partition *k, unsigned index)
@@ -233,6 +239,9 @@ static void exit_hyperv(struct kvm_run *run, struct vp_exit *ret)
 		ret->hypercall.control = run->hyperv.u.hcall.input;
 		ret->hypercall.input = run->hyperv.u.hcall.params[0];
 		ret->hypercall.output = run->hyperv.u.hcall.params[1];
+		/* KVM has looked for the connection itself, and has read the input for that. */
+		if ((uint16_t)ret->hypercall.control == HVCALL_SIGNAL_EVENT)
+			ret->hypercall.control |= HVCALL_FAST;
 		/* Two __u64 fields of a naturally aligned structure. */
 		ret->hypercall.result = (uint64_t *)&run->hyperv.u.hcall.result;
 		return;
