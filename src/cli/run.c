@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 static const char usage[] =
@@ -57,7 +58,7 @@ static const char usage[] =
 
 struct run {
 	json_t *description, *scsi;
-	const char *control_path;
+	const char *control_path, *serial_path; /* made by the worker, removed here afterwards */
 	bool show, no_sandbox, stdio;
 	struct error err;
 };
@@ -211,6 +212,7 @@ static int set_serial(struct run *run, const char *text)
 	if (!s)
 		return error_set(&run->err, -EINVAL,
 				 "--serial %s: say stdio, none, pty[:LINK] or socket:PATH", text);
+	run->serial_path = json_string_value(json_object_get(s, "path"));
 	json_object_set_new(run->description, "serial", json_pack("[o]", s));
 	return 0;
 }
@@ -435,6 +437,15 @@ static int start(struct run *run, struct relay *relay)
 	return 0;
 }
 
+/* Sockets and links only, whatever stands at that name by now. */
+static void remove_made(const char *path)
+{
+	struct stat st;
+
+	if (path && !lstat(path, &st) && (S_ISSOCK(st.st_mode) || S_ISLNK(st.st_mode)))
+		unlink(path);
+}
+
 static int run_vm(struct run *run)
 {
 	struct relay relay;
@@ -443,6 +454,8 @@ static int run_vm(struct run *run)
 	if (start(run, &relay) < 0)
 		return cli_fail("run", &run->err);
 	status = relay_run(&relay);
+	remove_made(run->control_path);
+	remove_made(run->serial_path);
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	fprintf(stderr, "partita run: the worker was ended by signal %d (%s)\n", WTERMSIG(status),

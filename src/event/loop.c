@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #define EVENT_BATCH 64
@@ -322,9 +323,30 @@ void loop_io_fallocate(struct loop *loop, struct loop_io *io, int fd, int mode, 
 
 /* --- the loop itself --- */
 
+/*
+ * The ring is restricted to what loop_io_* does: a system-call filter does not see ring operations,
+ * and without this a captured process could open files and sockets through it.
+ */
+static int restrict_ring(int fd)
+{
+	static const uint8_t opcodes[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
+					   IORING_OP_FALLOCATE };
+	struct io_uring_restriction allow[ARRAY_SIZE(opcodes)] = { 0 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(opcodes); i++) {
+		allow[i].opcode = IORING_RESTRICTION_SQE_OP;
+		allow[i].sqe_op = opcodes[i];
+	}
+	if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_RESTRICTIONS, allow,
+		    ARRAY_SIZE(allow)) < 0 ||
+	    syscall(SYS_io_uring_register, fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+		return -errno;
+	return 0;
+}
+
 static int setup_ring(struct loop *loop, unsigned depth, struct error *err)
 {
-	struct io_uring_params params = { .flags = IORING_SETUP_CLAMP };
+	struct io_uring_params params = { .flags = IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED };
 	int r;
 
 	r = io_uring_queue_init_params(depth, &loop->ring, &params);
@@ -333,7 +355,11 @@ static int setup_ring(struct loop *loop, unsigned depth, struct error *err)
 				   "cannot set up io_uring (is it disabled by "
 				   "kernel.io_uring_disabled or a container?)");
 	loop->has_ring = true;
-	return loop_watch(loop, &loop->ring_watch, loop->ring.ring_fd, EPOLLIN, on_ring);
+	r = restrict_ring(loop->ring.ring_fd);
+	if (r < 0)
+		return error_errno(err, r, "cannot restrict io_uring (Linux 5.10 or later can)");
+	r = loop_watch(loop, &loop->ring_watch, loop->ring.ring_fd, EPOLLIN, on_ring);
+	return r < 0 ? error_errno(err, r, "cannot watch io_uring") : 0;
 }
 
 int loop_new(unsigned io_depth, struct loop **ret, struct error *err)

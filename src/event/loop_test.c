@@ -3,11 +3,14 @@
 #include "event/loop.h"
 #include "lib/cleanup.h"
 
+#include <errno.h>
+#include <linux/io_uring.h>
 #include <setjmp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <cmocka.h>
 
@@ -210,6 +213,33 @@ static void test_more_io_than_the_ring_holds(void **state)
 	loop_free(loop);
 }
 
+static int find_ring(void)
+{
+	for (int fd = 0; fd < 64; fd++) {
+		char path[32], target[64] = "";
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (readlink(path, target, sizeof(target) - 1) > 0 && strstr(target, "io_uring"))
+			return fd;
+	}
+	return -1;
+}
+
+/* The sandbox of the worker rests on it: only a restricted ring refuses to register things. */
+static void test_ring_is_restricted(void **state)
+{
+	struct loop *loop = make();
+	_cleanup_close_ int event = eventfd(0, EFD_CLOEXEC);
+	int ring = find_ring();
+
+	(void)state;
+	assert_true(ring >= 0);
+	assert_int_equal(syscall(SYS_io_uring_register, ring, IORING_REGISTER_EVENTFD, &event, 1),
+			 -1);
+	assert_int_equal(errno, EACCES);
+	loop_free(loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -219,6 +249,7 @@ int main(void)
 		cmocka_unit_test(test_unwatch_of_a_fetched_event),
 		cmocka_unit_test(test_posts_from_a_thread),
 		cmocka_unit_test(test_more_io_than_the_ring_holds),
+		cmocka_unit_test(test_ring_is_restricted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

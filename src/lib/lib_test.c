@@ -3,6 +3,7 @@
 #include "lib/cursor.h"
 #include "lib/error.h"
 #include "lib/guid.h"
+#include "lib/log.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -63,12 +64,28 @@ static void test_cursor_overrun_sticks(void **state)
 	assert_int_equal(out[1], 2);
 }
 
+static void test_log_limit(void **state)
+{
+	struct log_limit limit = { 0 };
+	unsigned allowed = 0, dropped = 0, left_out;
+
+	(void)state;
+	for (int i = 0; i < 1000; i++)
+		allowed += log_allowed(&limit, &left_out);
+	/* At most two seconds' worth, if the clock moved on meanwhile. */
+	assert_in_range(allowed, LOG_LIMIT_PER_SECOND, 2 * LOG_LIMIT_PER_SECOND);
+	limit.window--;
+	assert_true(log_allowed(&limit, &dropped));
+	assert_true(dropped > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_error_prefix_keeps_the_cause),
 		cmocka_unit_test(test_guid_layout),
 		cmocka_unit_test(test_cursor_overrun_sticks),
+		cmocka_unit_test(test_log_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Leaves that are not shown: their features are later issues or make no sense in a guest. */
+/* Leaves that are not shown: their features are not offered, or make no sense in a guest. */
 static bool leaf_hidden(uint32_t function)
 {
 	return function == HV_CPUID_NESTED ||                          /* nested virtualization */
@@ -39,7 +39,7 @@ static void patch_architectural(struct cpuid_entry *e, unsigned vp, unsigned vp_
 	switch (e->function) {
 	case 1:
 		e->ebx = (e->ebx & 0xffff) | (vp & 0xff) << 24 | MIN(vp_count, 255u) << 16;
-		e->ecx &= ~BIT(5); /* VMX: nested virtualization is a later issue */
+		e->ecx &= ~BIT(5); /* VMX: no nested virtualization yet */
 		e->ecx |= BIT(31); /* a hypervisor is present, TLFS 2.3 */
 		if (vp_count > 1)
 			e->edx |= BIT(28); /* the count in EBX is valid */
@@ -77,8 +77,8 @@ static void patch_hypervisor(struct cpuid_entry *e)
 		e->eax = HV_INTERFACE_HV1;
 		break;
 	case HV_CPUID_FEATURES:
-		e->ebx &= ~HV_DEBUGGING;
-		e->edx &= ~HV_DEBUG_REGISTERS;
+		e->ebx &= ~(HV_DEBUGGING | HV_EXTENDED_HYPERCALLS);
+		e->edx &= ~(HV_GUEST_DEBUGGING | HV_DEBUG_REGISTERS);
 		break;
 	case HV_CPUID_ENLIGHTENMENTS:
 		e->eax &= ~HV_ENLIGHTENED_VMCS_RECOMMENDED;
@@ -130,7 +130,8 @@ static int append_topology(struct cpuid_list *list, unsigned vp, unsigned vp_cou
 int partition_cpuid(const struct cpuid_list *supported, unsigned vp, unsigned vp_count,
 		    struct cpuid_list *ret)
 {
-	bool topology = false;
+	const struct cpuid_entry hardware = { .function = HV_CPUID_HARDWARE };
+	bool topology = false, has_hardware = false;
 	int r = 0;
 
 	ret->count = 0;
@@ -139,6 +140,7 @@ int partition_cpuid(const struct cpuid_list *supported, unsigned vp, unsigned vp
 
 		if (leaf_hidden(e.function))
 			continue;
+		has_hardware = has_hardware || e.function == HV_CPUID_HARDWARE;
 		if (e.function == 0xb) {
 			r = topology ? 0 : append_topology(ret, vp, vp_count);
 			topology = true;
@@ -150,5 +152,6 @@ int partition_cpuid(const struct cpuid_list *supported, unsigned vp, unsigned vp
 			patch_architectural(&e, vp, vp_count);
 		r = append(ret, &e);
 	}
-	return r;
+	/* Leaf 0 names it as the highest; no feature in it is claimed. */
+	return r || has_hardware ? r : append(ret, &hardware);
 }

@@ -17,6 +17,8 @@
 #define HV_CPUID_NESTED         0x4000000au
 #define HV_INTERFACE_HV1        0x31237648u /* "Hv#1" */
 /* Leaf 3, EBX and EDX (TLFS 2.4.4) and leaf 4, EAX (2.4.5) */
+#define HV_EXTENDED_HYPERCALLS          BIT(20)
+#define HV_GUEST_DEBUGGING              BIT(1)
 #define HV_DEBUGGING                    BIT(11)
 #define HV_DEBUG_REGISTERS              BIT(11)
 #define HV_ENLIGHTENED_VMCS_RECOMMENDED BIT(14)

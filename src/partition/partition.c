@@ -26,6 +26,7 @@ struct partition {
 	unsigned vp_count;
 	struct cpuid_list cpuid;
 	struct synic *synics; /* vp_count of them */
+	_Atomic uint64_t exits;
 	pthread_mutex_t lock; /* guards all below */
 	struct list ports, events;
 	struct loop_task inbox_task;
@@ -51,6 +52,11 @@ struct gmem *partition_gmem(const struct partition *p)
 struct loop *partition_loop(const struct partition *p)
 {
 	return p->loop;
+}
+
+uint64_t partition_exits(const struct partition *p)
+{
+	return atomic_load(&p->exits);
 }
 
 /* --- ports --- */
@@ -261,6 +267,7 @@ void partition_vp_run(struct partition *p, unsigned vp, struct vp_exit *ret)
 {
 	for (;;) {
 		p->engine->engine->vp_run(p->engine, vp, ret);
+		atomic_fetch_add_explicit(&p->exits, 1, memory_order_relaxed);
 		switch (ret->kind) {
 		case VP_EXIT_HYPERCALL:
 			hypercall(p, vp, ret);

@@ -31,6 +31,7 @@ struct engine_partition *partition_engine(struct partition *p); /* borrowed */
 unsigned partition_vp_count(const struct partition *p);
 struct gmem *partition_gmem(const struct partition *p);
 struct loop *partition_loop(const struct partition *p);
+uint64_t partition_exits(const struct partition *p); /* [any] from the guest to this process */
 
 /*
  * VP thread: delivers queued messages, runs the VP, and serves what belongs to the partition.

@@ -201,7 +201,8 @@ static void test_cpuid_identity(void **state)
 
 	(void)state;
 	assert_int_equal(partition_cpuid(&in, 3, 4, out), 0);
-	assert_int_equal(out->count, 5);
+	assert_int_equal(out->count, 6); /* leaf 0x40000006 is added */
+	assert_int_equal(out->entries[5].function, 0x40000006);
 	assert_int_equal(out->entries[0].ebx >> 24, 3);
 	assert_int_equal(out->entries[0].ecx, 0x80000000);
 	assert_memory_equal(&out->entries[1].ebx, "Micr", 4);

@@ -6,14 +6,13 @@
 #include "worker/console.h"
 
 #include "lib/cleanup.h"
+#include "worker/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 
 #define OUTPUT_LIMIT (256 * KIB)
@@ -22,8 +21,7 @@
 struct console {
 	struct loop *loop;
 	struct console_options options;
-	char *path; /* to be removed, NULL if none */
-	int fd;     /* the byte stream, -1 while there is none */
+	int fd; /* the byte stream, -1 while there is none */
 	int listener;
 	struct loop_watch watch, listen_watch;
 	struct loop_task output_task, input_task;
@@ -199,22 +197,24 @@ static void on_connection(struct loop_watch *w, uint32_t events)
 
 static int open_socket(struct console *c, struct error *err)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-	if (strlen(c->options.path) >= sizeof(address.sun_path))
-		return error_set(err, -ENAMETOOLONG, "socket path \"%s\" is longer than %zu bytes",
-				 c->options.path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, c->options.path);
-	c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	c->listener = unix_listen(c->options.path, err);
 	if (c->listener < 0)
-		return error_errno(err, -errno, "cannot make a socket");
-	if (bind(c->listener, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return error_errno(err, -errno, "cannot make the serial socket \"%s\"",
-				   c->options.path);
-	c->path = strdup(c->options.path);
-	if (listen(c->listener, 1) < 0 ||
-	    loop_watch(c->loop, &c->listen_watch, c->listener, EPOLLIN, on_connection) < 0)
-		return error_errno(err, -errno, "cannot listen on \"%s\"", c->options.path);
+		return c->listener;
+	if (loop_watch(c->loop, &c->listen_watch, c->listener, EPOLLIN, on_connection) < 0)
+		return error_errno(err, -errno, "cannot watch \"%s\"", c->options.path);
+	return 0;
+}
+
+/* The link of a worker that is gone is replaced. */
+static int link_pty(const char *name, const char *path, struct error *err)
+{
+	char old[64];
+	ssize_t n = readlink(path, old, sizeof(old) - 1);
+
+	if (n > 0 && !strncmp(old, "/dev/pts/", 9))
+		(void)unlink(path);
+	if (symlink(name, path) < 0)
+		return error_errno(err, -errno, "cannot link \"%s\" to %s", path, name);
 	return 0;
 }
 
@@ -232,10 +232,9 @@ static int open_pty(struct console *c, struct error *err)
 		tcsetattr(fd, TCSANOW, &t);
 	}
 	if (c->options.path) {
-		if (symlink(name, c->options.path) < 0)
-			return error_errno(err, -errno, "cannot link \"%s\" to %s", c->options.path,
-					   name);
-		c->path = strdup(c->options.path);
+		r = link_pty(name, c->options.path, err);
+		if (r < 0)
+			return r;
 	}
 	r = set_stream(c, fd);
 	if (r < 0)
@@ -301,9 +300,6 @@ void console_free(struct console *c)
 		close(c->fd);
 	if (c->listener >= 0)
 		close(c->listener);
-	if (c->path)
-		unlink(c->path);
-	free(c->path);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }

@@ -6,6 +6,7 @@
 #include "worker/control.h"
 
 #include "lib/cleanup.h"
+#include "worker/unix_socket.h"
 #include "worker/vm_description.h"
 
 #include <errno.h>
@@ -14,7 +15,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #define MAX_CLIENTS 4
 #define MAX_LINE    4096
@@ -31,7 +31,6 @@ struct client {
 struct control {
 	struct loop *loop;
 	struct machine *machine;
-	char *path;
 	int listener;
 	struct loop_watch listen_watch;
 	struct client clients[MAX_CLIENTS];
@@ -251,19 +250,11 @@ static void on_state(void *context, enum machine_state state)
 
 static int listen_on(struct control *c, const char *path, struct error *err)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, -ENAMETOOLONG, "socket path \"%s\" is longer than %zu bytes",
-				 path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return error_errno(err, -errno, "cannot make the control socket \"%s\"", path);
-	c->path = strdup(path);
-	if (listen(c->listener, MAX_CLIENTS) < 0 ||
-	    loop_watch(c->loop, &c->listen_watch, c->listener, EPOLLIN, on_connection) < 0)
-		return error_errno(err, -errno, "cannot listen on \"%s\"", path);
+	c->listener = unix_listen(path, err);
+	if (c->listener < 0)
+		return c->listener;
+	if (loop_watch(c->loop, &c->listen_watch, c->listener, EPOLLIN, on_connection) < 0)
+		return error_errno(err, -errno, "cannot watch \"%s\"", path);
 	return 0;
 }
 
@@ -307,8 +298,5 @@ void control_free(struct control *c)
 	loop_unwatch(&c->listen_watch);
 	if (c->listener >= 0)
 		close(c->listener);
-	if (c->path)
-		unlink(c->path);
-	free(c->path);
 	free(c);
 }

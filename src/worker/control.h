@@ -14,4 +14,4 @@ struct vm_control;
 
 int control_new(struct loop *loop, struct machine *machine, const struct vm_control *description,
 		struct control **ret, struct error *err) _must_check_;
-void control_free(struct control *c); /* removes the socket; NULL is fine */
+void control_free(struct control *c); /* NULL is fine */

@@ -9,6 +9,7 @@
 #include "firmware/boot.h"
 #include "firmware/memmap.h"
 #include "lib/cleanup.h"
+#include "lib/log.h"
 #include "worker/disks.h"
 #include "worker/platform.h"
 #include "worker/vm_description.h"
@@ -36,7 +37,8 @@ struct machine {
 	atomic_int test_status;
 	struct loop_task request_task, parked_task;
 	pthread_mutex_t failure_lock;
-	struct error failure; /* guarded by failure_lock */
+	struct error failure; /* guarded by failure_lock, like the next */
+	struct log_limit crash_limit;
 
 	enum machine_end end;
 	int exit_status;
@@ -322,14 +324,18 @@ static void vp_parked(void *context)
 	loop_post(m->loop, &m->parked_task);
 }
 
+/* The guest runs on: it may still be writing its dump. */
 static void vp_crashed(void *context, const uint64_t parameters[5])
 {
-	/* The guest runs on: it may still be writing its dump. */
-	(void)context;
-	fprintf(stderr, "guest crash report: 0x%llx 0x%llx 0x%llx 0x%llx 0x%llx\n",
-		(unsigned long long)parameters[0], (unsigned long long)parameters[1],
-		(unsigned long long)parameters[2], (unsigned long long)parameters[3],
-		(unsigned long long)parameters[4]);
+	struct machine *m = context;
+	unsigned dropped;
+
+	LOCK_SCOPE(&m->failure_lock);
+	if (log_allowed(&m->crash_limit, &dropped))
+		log_line("guest crash report: 0x%llx 0x%llx 0x%llx 0x%llx 0x%llx (%u not shown)",
+			 (unsigned long long)parameters[0], (unsigned long long)parameters[1],
+			 (unsigned long long)parameters[2], (unsigned long long)parameters[3],
+			 (unsigned long long)parameters[4], dropped);
 }
 
 static void vp_reset(void *context)

@@ -5,6 +5,7 @@
  */
 #include "event/loop.h"
 #include "lib/cleanup.h"
+#include "lib/log.h"
 #include "worker/control.h"
 #include "worker/machine.h"
 #include "worker/sandbox.h"
@@ -170,8 +171,7 @@ static int worker_result(struct worker *w)
 	case MACHINE_END_ERROR:
 		break;
 	}
-	fprintf(stderr, "partita-worker: %s: %s\n", w->description.name,
-		machine_failure(w->machine)->message);
+	log_line("%s", machine_failure(w->machine)->message);
 	return WORKER_EXIT_ERROR;
 }
 
@@ -180,7 +180,11 @@ static int worker_run(const struct options *o)
 	struct worker w = { 0 };
 	struct error err = { 0 };
 	int r = read_description(o, &w.description, &err), status = WORKER_EXIT_ERROR;
+	static char instance[512];
 
+	if (w.description.name)
+		snprintf(instance, sizeof(instance), "vm=%s", w.description.name);
+	log_init("partita-worker", *instance ? instance : NULL);
 	if (r >= 0 && o->check) {
 		puts("the description is valid");
 		vm_description_deinit(&w.description);
@@ -196,7 +200,7 @@ static int worker_run(const struct options *o)
 	if (r >= 0)
 		status = worker_result(&w);
 	else
-		fprintf(stderr, "partita-worker: %s\n", err.message);
+		log_line("%s", err.message);
 	control_free(w.control);
 	machine_free(w.machine);
 	loop_unwatch(&w.signals);

@@ -145,8 +145,8 @@ uint64_t vps_exits(const struct vps *v)
 }
 
 /*
- * VP threads take the kick signal and no other. They are named from here: by the time that one runs,
- * the system call for it may be refused.
+ * VP threads take the kick signal and no other. They are named from here: by the time that one
+ * runs, the system call for it may be refused.
  */
 static int start_thread(struct vp *vp)
 {
