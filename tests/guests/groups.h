@@ -10,6 +10,7 @@ void group_timer(void);
 void group_contact(void);
 void group_storage(void);
 void group_hostile(void);
+void group_leave(void); /* only when named */
 
 /* power.c: ends the machine in one of many ways; returns when there is no such way. */
 void power(const char *how);

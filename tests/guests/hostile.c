@@ -214,6 +214,14 @@ static void offset_small(struct channel *ch)
 		40);
 }
 
+static void ranges_missing(struct channel *ch)
+{
+	put_descriptor(
+		ch,
+		(struct packet_descriptor){ .type = PACKET_GPA_DIRECT, .offset8 = 2, .length8 = 4 },
+		40);
+}
+
 static void packet_half(struct channel *ch)
 {
 	put_descriptor(
@@ -250,6 +258,7 @@ static const struct {
 	{ "a payload behind its packet", offset_beyond },
 	{ "a payload within its descriptor", offset_small },
 	{ "half a packet", packet_half },
+	{ "a packet without the ranges it should have", ranges_missing },
 	{ "a read index beyond the ring", answer_index_far },
 	{ "random rings", both_random },
 };
@@ -280,7 +289,6 @@ static void bad_ranges(struct channel *ch)
 		struct storage_packet packet;
 	} in = { 0 };
 	struct packet_descriptor d = { .type = PACKET_GPA_DIRECT, .flags = 1, .transaction = 1 };
-	static const uint16_t offsets[] = { 2, 3, 5, 6, 13 };
 	uint8_t answer[256];
 	unsigned answers = 0;
 
@@ -297,7 +305,7 @@ static void bad_ranges(struct channel *ch)
 		/* READ CAPACITY: nothing that would change the disk. */
 		in.packet.srb.cdb[0] = 0x25;
 		in.packet.srb.cdb_length = 10;
-		d.offset8 = i % 4 ? 5 : offsets[i / 4 % ARRAY_SIZE(offsets)];
+		d.offset8 = (uint16_t)(i % 4 ? 5 : 3 + i % 11);
 		if (!channel_send(ch, d, &in, sizeof(in)))
 			break;
 		while (WAIT_FOR(channel_receive(ch, answer, sizeof(answer)), 2))

@@ -2,7 +2,7 @@
 /*
  * A small guest that tests the hypervisor from below. Its command line may say
  *
- *	group=NAME[,NAME...]	only these groups
+ *	group=NAME[,NAME...]	only these groups; `leave` leaves all open for a reset to end
  *	power=HOW		then end the machine so (power.c), not through the exit port
  *	apic=x			leave the APICs in their memory-mapped mode
  */
@@ -26,11 +26,13 @@ static char command_line[512];
 static const struct {
 	const char *name;
 	void (*run)(void);
+	bool on_request;
 } groups[] = {
-	{ "cpuid", group_cpuid },         { "msr", group_msr },
-	{ "hypercall", group_hypercall }, { "synic", group_synic },
-	{ "timer", group_timer },         { "contact", group_contact },
-	{ "storage", group_storage },     { "hostile", group_hostile },
+	{ "cpuid", group_cpuid, false },         { "msr", group_msr, false },
+	{ "hypercall", group_hypercall, false }, { "synic", group_synic, false },
+	{ "timer", group_timer, false },         { "contact", group_contact, false },
+	{ "storage", group_storage, false },     { "hostile", group_hostile, false },
+	{ "leave", group_leave, true },
 };
 
 /* The value of `key` on the command line, up to a space; NULL when it isn't there. */
@@ -45,13 +47,13 @@ static const char *option(const char *key)
 	return NULL;
 }
 
-static bool chosen(const char *name)
+static bool chosen(const char *name, bool on_request)
 {
 	const char *list = option("group");
 	size_t length = strlen(name);
 
 	if (!list)
-		return true;
+		return !on_request;
 	for (const char *at = list; *at && *at != ' '; at++)
 		if ((at == list || at[-1] == ',') && !memcmp(at, name, length) &&
 		    (!at[length] || at[length] == ',' || at[length] == ' '))
@@ -101,7 +103,7 @@ void guest_main(void)
 	read_command_line();
 	start();
 	for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
-		if (chosen(groups[i].name))
+		if (chosen(groups[i].name, groups[i].on_request))
 			groups[i].run();
 	how = option("power");
 	if (how) {

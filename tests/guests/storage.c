@@ -159,17 +159,33 @@ static void padded_gpadl(uint32_t relid)
 
 static void handshake(struct channel *ch)
 {
-	static const uint16_t versions[] = { 0x0602, 0x0600, 0x0501 };
 	struct storage_packet p;
 
+	ok(!step(ch, STORAGE_VERSION, VERSION_6_2, &p) && p.status, "nothing before the beginning");
 	ok(step(ch, STORAGE_BEGIN, 0, &p), "initialisation begins");
-	ok(!step(ch, STORAGE_VERSION, 0x0702, &p) && p.status, "version 7.2 is refused: 0x%x",
-	   p.status);
-	for (size_t i = 0; i < ARRAY_SIZE(versions); i++)
-		ok(storage_handshake(ch, versions[i], &p), "handshake with version %u.%u",
-		   versions[i] >> 8, versions[i] & 0xff);
-	ok(p.properties.max_transfer >= PAGE_SIZE, "transfers up to %u bytes, %u sub-channels",
-	   p.properties.max_transfer, p.properties.max_sub_channels);
+	ok(!step(ch, STORAGE_VERSION, 0x0702, &p) && p.status, "version 7.2 is refused");
+	ok(step(ch, STORAGE_VERSION, VERSION_6_2, &p), "then version 6.2 is accepted");
+	ok(!step(ch, STORAGE_END, 0, &p) && p.status, "nothing may be left out");
+	ok(step(ch, STORAGE_PROPERTIES, 0, &p) && p.properties.max_transfer >= PAGE_SIZE,
+	   "the properties come");
+	say("# transfers up to %u bytes, %u sub-channels", p.properties.max_transfer,
+	    p.properties.max_sub_channels);
+	ok(step(ch, STORAGE_END, 0, &p), "initialisation ends");
+}
+
+static void older_versions(void)
+{
+	static const uint16_t versions[] = { 0x0600, 0x0501 };
+	struct channel ch;
+
+	for (size_t i = 0; i < ARRAY_SIZE(versions); i++) {
+		bool works = channel_open(storage_offer(), 0, 0, &ch);
+
+		works = works && storage_handshake(&ch, versions[i], NULL) &&
+			storage_read(&ch, inquiry, sizeof(inquiry), page, 96);
+		ok(channel_close(&ch) && works, "protocol version %u.%u", versions[i] >> 8,
+		   versions[i] & 0xff);
+	}
 }
 
 static void commands(struct channel *ch)
@@ -279,6 +295,7 @@ void group_storage(void)
 	}
 	gpadls(storage_offer()->relid);
 	padded_gpadl(storage_offer()->relid);
+	older_versions();
 	if (!ok(channel_open(storage_offer(), 0, 0, &ch), "the controller's channel opens"))
 		return;
 	handshake(&ch);
@@ -293,4 +310,29 @@ void group_storage(void)
 		ok(channel_close(&ch), "it closes");
 	}
 	ok(bus_unload(), "unload");
+}
+
+/* What a guest that crashes leaves behind: an open channel, running timers, messages that wait. */
+static void leave_here(void *unused)
+{
+	(void)unused;
+	wrmsr(HV_X64_MSR_STIMER0_CONFIG, STIMER_SINT(BUS_SINT) | STIMER_PERIODIC | STIMER_ENABLE);
+	wrmsr(HV_X64_MSR_STIMER0_COUNT, 10000);
+}
+
+void group_leave(void)
+{
+	struct channel ch;
+
+	group_begin("leave");
+	bus_prepare();
+	ok(bus_connect(BUS_VERSION(5, 3)) && bus_request_offers(), "connected");
+	if (storage_offer())
+		ok(channel_open(storage_offer(), 0, 0, &ch) &&
+			   storage_handshake(&ch, VERSION_6_2, NULL),
+		   "a channel is open");
+	for (unsigned i = 0; i < cpu_count; i++)
+		cpu_run(i, leave_here, NULL);
+	for (unsigned i = 0; i < 20; i++)
+		bus_post_words(4, MSG_MODIFY, 0, i, 0);
 }

@@ -21,6 +21,14 @@ static uint32_t count_msr(unsigned timer)
 	return HV_X64_MSR_STIMER0_COUNT + 2 * timer;
 }
 
+/* The count first: turning a timer on that has an old one lets it expire at once. */
+static void timer_start(unsigned timer, uint64_t config, uint64_t count)
+{
+	wrmsr(config_msr(timer), 0);
+	wrmsr(count_msr(timer), count);
+	wrmsr(config_msr(timer), config | STIMER_ENABLE);
+}
+
 /* What a timer's message says; false for another message. */
 static bool expiry(const struct hv_message *m, struct hv_timer_payload *ret)
 {
@@ -66,8 +74,7 @@ static void in_the_past(void)
 {
 	struct hv_timer_payload p = { 0 };
 
-	wrmsr(config_msr(0), STIMER_SINT(SINT) | STIMER_ENABLE);
-	wrmsr(count_msr(0), 1);
+	timer_start(0, STIMER_SINT(SINT), 1);
 	ok(next_expiry(0, &p, LONG_MS), "a time in the past expires at once");
 }
 
@@ -87,16 +94,18 @@ static void disabled(void)
 {
 	struct hv_timer_payload p = { 0 };
 
-	wrmsr(config_msr(2), STIMER_SINT(SINT) | STIMER_ENABLE);
-	wrmsr(count_msr(2), hv_time() + 20 * MS);
+	/* Far enough that a slow host doesn't come too late. */
+	timer_start(2, STIMER_SINT(SINT), hv_time() + 100 * MS);
 	wrmsr(config_msr(2), STIMER_SINT(SINT));
-	ok(!next_expiry(0, &p, 60), "a timer that was turned off does not expire");
-	wrmsr(config_msr(2), STIMER_SINT(SINT) | STIMER_ENABLE);
-	wrmsr(count_msr(2), hv_time() + 20 * MS);
+	if (!ok(!next_expiry(0, &p, 150), "a timer that was turned off does not expire"))
+		say("#   timer %u, expired at %lu, delivered at %lu", p.index, p.expiration,
+		    p.delivery);
+	timer_start(2, STIMER_SINT(SINT), hv_time() + 100 * MS);
 	wrmsr(count_msr(2), 0);
-	ok(!next_expiry(0, &p, 60), "nor one whose count was made 0");
+	ok(!next_expiry(0, &p, 150), "nor one whose count was made 0");
 	wrmsr(config_msr(2), STIMER_ENABLE);
-	ok(!(rdmsr(config_msr(2)) & STIMER_ENABLE), "a timer without a source stays off");
+	ok_todo(!(rdmsr(config_msr(2)) & STIMER_ENABLE), "KVM looks at the timer's former state",
+		"a timer without a source stays off");
 	wrmsr(config_msr(2), 0);
 }
 
@@ -106,8 +115,7 @@ static void periodic(void)
 	uint64_t last = 0, start = hv_time();
 	unsigned count = 0, backwards = 0;
 
-	wrmsr(config_msr(3), STIMER_SINT(SINT) | STIMER_PERIODIC | STIMER_ENABLE);
-	wrmsr(count_msr(3), 10 * MS);
+	timer_start(3, STIMER_SINT(SINT) | STIMER_PERIODIC, 10 * MS);
 	while (count < 10 && next_expiry(0, &p, LONG_MS)) {
 		backwards += p.expiration <= last;
 		last = p.expiration;
@@ -125,14 +133,14 @@ static void periodic(void)
 static void direct(void)
 {
 	uint32_t before = this_cpu()->count[VECTOR_DIRECT];
-	uint64_t at = hv_time() + 5 * MS;
+	uint64_t at;
 
 	if (!(cpuid(LEAF_FEATURES, 0).edx & FEATURE_STIMER_DIRECT)) {
 		skip("direct timers", "not offered");
 		return;
 	}
-	wrmsr(config_msr(0), STIMER_DIRECT | STIMER_VECTOR(VECTOR_DIRECT) | STIMER_ENABLE);
-	wrmsr(count_msr(0), at);
+	at = hv_time() + 5 * MS;
+	timer_start(0, STIMER_DIRECT | STIMER_VECTOR(VECTOR_DIRECT), at);
 	ok(WAIT_FOR(this_cpu()->count[VECTOR_DIRECT] == before + 1, LONG_MS),
 	   "a direct timer interrupts");
 	ok(hv_time() >= at, "not before its time");
@@ -155,8 +163,7 @@ static void shared_source(void)
 	uint64_t number;
 
 	synic_test(MESSAGE_CREATE, CONNECTION, 0, SINT);
-	wrmsr(config_msr(0), STIMER_SINT(SINT) | STIMER_PERIODIC | STIMER_ENABLE);
-	wrmsr(count_msr(0), 2 * MS);
+	timer_start(0, STIMER_SINT(SINT) | STIMER_PERIODIC, 2 * MS);
 	while ((echoes < SHARED || expiries < SHARED / 4) && rdtsc() < end) {
 		number = posted;
 		if (posted < SHARED && posted < echoes + 4)
@@ -191,9 +198,8 @@ static void start_here(void *argument)
 
 	synic_enable(NULL);
 	synic_sint(SINT, 0);
-	wrmsr(config_msr(0), STIMER_SINT(SINT) | STIMER_ENABLE);
 	r->at = hv_time() + 10 * MS;
-	wrmsr(count_msr(0), r->at);
+	timer_start(0, STIMER_SINT(SINT), r->at);
 }
 
 static void other_processor(void)

@@ -109,8 +109,10 @@ void apic_send(unsigned cpu, unsigned vector)
 
 /* --- waiting --- */
 
+/* The tick must not come before the processor sleeps: there is no other. */
 void cpu_wait(void)
 {
+	interrupts_off();
 	apic_tick(1000);
 	asm volatile("sti; hlt" : : : "memory");
 }
