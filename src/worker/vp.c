@@ -129,9 +129,19 @@ void vps_run(struct vps *v)
 	set_gate(v, GATE_RUN);
 }
 
+/*
+ * When the gate closes before any VP has even woken up to pass it, all of them count as parked
+ * already, and none will say so again.
+ */
 void vps_hold(struct vps *v)
 {
-	set_gate(v, GATE_HOLD);
+	{
+		LOCK_SCOPE(&v->lock);
+		if (atomic_load(&v->gate) == GATE_RUN && v->parked == v->count)
+			v->cb.parked(v->cb.context);
+		if (atomic_load(&v->gate) == GATE_RUN)
+			atomic_store(&v->gate, GATE_HOLD);
+	}
 	kick_all(v);
 }
 
