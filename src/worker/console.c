@@ -23,6 +23,7 @@ struct console {
 	struct console_options options;
 	int fd; /* the byte stream, -1 while there is none */
 	int listener;
+	int tty; /* a pseudo-terminal's other side: while it is open here, it never hangs up */
 	struct loop_watch watch, listen_watch;
 	struct loop_task output_task, input_task;
 	bool watching_output;
@@ -51,8 +52,6 @@ static void watch_stream(struct console *c, bool output)
 static void stream_lost(struct console *c)
 {
 	loop_unwatch(&c->watch);
-	if (c->options.kind == CONSOLE_PTY)
-		return; /* nobody has it open; looked at again when there is output */
 	close(c->fd);
 	c->fd = -1;
 	c->pending_size = 0;
@@ -236,6 +235,9 @@ static int open_pty(struct console *c, struct error *err)
 		if (r < 0)
 			return r;
 	}
+	c->tty = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (c->tty < 0)
+		return error_errno(err, -errno, "cannot open the pseudo-terminal %s", name);
 	r = set_stream(c, fd);
 	if (r < 0)
 		return error_errno(err, r, "cannot use the pseudo-terminal");
@@ -274,7 +276,7 @@ int console_new(struct loop *loop, const struct console_options *options, struct
 		return error_set(err, -ENOMEM, "out of memory");
 	c->loop = loop;
 	c->options = *options;
-	c->fd = c->listener = -1;
+	c->fd = c->listener = c->tty = -1;
 	pthread_mutex_init(&c->lock, NULL);
 	loop_task_init(&c->output_task, on_output);
 	loop_task_init(&c->input_task, on_input_resumed);
@@ -300,6 +302,8 @@ void console_free(struct console *c)
 		close(c->fd);
 	if (c->listener >= 0)
 		close(c->listener);
+	if (c->tty >= 0)
+		close(c->tty);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
