@@ -30,9 +30,15 @@ now() {
 	cut -d ' ' -f 1 /proc/uptime
 }
 
+# A test may say otherwise what to undo at its end.
+cleanup() {
+	:
+}
+
 at_end() {
 	status=$?
 	trap - EXIT
+	cleanup
 	for pid in $running; do
 		kill "$pid" 2>/dev/null || :
 	done
@@ -125,7 +131,7 @@ guest_run() {
 
 # The worker's own process.
 worker_pid() {
-	cat "/proc/$guest/task/$guest/children"
+	tr -d " " <"/proc/$guest/task/$guest/children"
 }
 
 # command NAME...: over the control socket; its answers are in $TMPDIR/answer.
