@@ -197,54 +197,58 @@ static bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size)
 	return true;
 }
 
-int gmem_read(struct gmem *gm, uint64_t gpa, void *dst, size_t size)
+/* Calls `piece` for each run of adjacent host bytes, or nothing at all when a byte is not RAM. */
+static int gmem_walk(struct gmem *gm, uint64_t gpa, size_t size,
+		     void (*piece)(void *context, void *host, size_t n), void *context)
 {
-	uint8_t *to = dst;
 	uint64_t left;
 
 	if (!gmem_contains(gm, gpa, size))
 		return -EFAULT;
 	while (size) {
-		const void *from = gmem_lookup(gm, gpa, &left);
+		void *host = gmem_lookup(gm, gpa, &left);
 
 		left = MIN(left, size);
-		memcpy(to, from, left);
-		to += left, gpa += left, size -= left;
+		piece(context, host, left);
+		gpa += left, size -= left;
 	}
 	return 0;
+}
+
+static void piece_read(void *context, void *host, size_t n)
+{
+	uint8_t **to = context;
+
+	memcpy(*to, host, n);
+	*to += n;
+}
+
+static void piece_write(void *context, void *host, size_t n)
+{
+	const uint8_t **from = context;
+
+	memcpy(host, *from, n);
+	*from += n;
+}
+
+static void piece_fill(void *context, void *host, size_t n)
+{
+	memset(host, *(uint8_t *)context, n);
+}
+
+int gmem_read(struct gmem *gm, uint64_t gpa, void *dst, size_t size)
+{
+	return gmem_walk(gm, gpa, size, piece_read, &dst);
 }
 
 int gmem_write(struct gmem *gm, uint64_t gpa, const void *src, size_t size)
 {
-	const uint8_t *from = src;
-	uint64_t left;
-
-	if (!gmem_contains(gm, gpa, size))
-		return -EFAULT;
-	while (size) {
-		void *to = gmem_lookup(gm, gpa, &left);
-
-		left = MIN(left, size);
-		memcpy(to, from, left);
-		from += left, gpa += left, size -= left;
-	}
-	return 0;
+	return gmem_walk(gm, gpa, size, piece_write, &src);
 }
 
 int gmem_fill(struct gmem *gm, uint64_t gpa, uint8_t byte, size_t size)
 {
-	uint64_t left;
-
-	if (!gmem_contains(gm, gpa, size))
-		return -EFAULT;
-	while (size) {
-		void *to = gmem_lookup(gm, gpa, &left);
-
-		left = MIN(left, size);
-		memset(to, byte, left);
-		gpa += left, size -= left;
-	}
-	return 0;
+	return gmem_walk(gm, gpa, size, piece_fill, &byte);
 }
 
 int gmem_iov(struct gmem *gm, uint64_t gpa, size_t size, struct iovec *iov, unsigned max,

@@ -5,16 +5,40 @@
 #include <stdio.h>
 #include <string.h>
 
+static void append(struct error *err, const char *separator, const char *text)
+{
+	size_t n = strlen(err->message);
+
+	snprintf(err->message + n, sizeof(err->message) - n, "%s%s", separator, text);
+}
+
+static void set(struct error *err, int code, const char *format, va_list ap)
+{
+	if (err) {
+		err->code = code;
+		vsnprintf(err->message, sizeof(err->message), format, ap);
+	}
+}
+
 int error_set(struct error *err, int code, const char *format, ...)
 {
 	va_list ap;
 
-	if (!err)
-		return code;
-	err->code = code;
 	va_start(ap, format);
-	vsnprintf(err->message, sizeof(err->message), format, ap);
+	set(err, code, format, ap);
 	va_end(ap);
+	return code;
+}
+
+int error_errno(struct error *err, int code, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	set(err, code, format, ap);
+	va_end(ap);
+	if (err)
+		append(err, ": ", strerror(-code));
 	return code;
 }
 
@@ -22,31 +46,13 @@ int error_prefix(struct error *err, const char *format, ...)
 {
 	char old[sizeof(err->message)];
 	va_list ap;
-	size_t n;
 
 	if (!err)
 		return 0;
 	memcpy(old, err->message, sizeof(old));
 	va_start(ap, format);
-	vsnprintf(err->message, sizeof(err->message), format, ap);
+	set(err, err->code, format, ap);
 	va_end(ap);
-	n = strlen(err->message);
-	snprintf(err->message + n, sizeof(err->message) - n, ": %s", old);
+	append(err, ": ", old);
 	return err->code;
-}
-
-int error_errno(struct error *err, int code, const char *format, ...)
-{
-	va_list ap;
-	size_t n;
-
-	if (!err)
-		return code;
-	err->code = code;
-	va_start(ap, format);
-	vsnprintf(err->message, sizeof(err->message), format, ap);
-	va_end(ap);
-	n = strlen(err->message);
-	snprintf(err->message + n, sizeof(err->message) - n, ": %s", strerror(-code));
-	return code;
 }
