@@ -29,7 +29,7 @@ prepare_host() {
 
 # qemu MACHINE CPU DEVICE WORDS: the peers' common part.
 qemu() {
-	"$work/stopwatch" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+	"$work/stopwatch" timeout -s KILL 30 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
 		-machine "$1" -accel kvm -cpu "$2" -smp 1 -m "$ram" -serial stdio \
 		-kernel "$work/vmlinuz" -initrd "$work/initrd" -append "$command_line $4" \
 		-drive "file=$work/disk/disk.raw,id=disk,if=none,format=raw,cache=none,aio=io_uring" \
@@ -37,7 +37,7 @@ qemu() {
 }
 
 ours() {
-	"$work/stopwatch" "$work/partita" run --no-reboot --cpus 1 --memory "${ram}M" \
+	"$work/stopwatch" timeout -s KILL 30 "$work/partita" run --no-reboot --cpus 1 --memory "${ram}M" \
 		--kernel "$work/vmlinuz" --initrd "$work/initrd" --cmdline "$command_line $2" \
 		--disk "$work/disk/$1,direct"
 }
@@ -56,28 +56,38 @@ monitor() {
 	esac </dev/null 2>"$work/console"
 }
 
-# watched NAME LABEL WORDS: the same, and tells the outside (for wall time) and the file LABEL.
+# watched NAME LABEL WORDS: the same, and tells the outside (for wall time) and the file LABEL. What
+# came to its end is kept at /out: if this lab must be given up, the next one need not do it again.
 watched() {
+	! finished "$2" || return 0
 	echo "# session $2"
 	monitor "$1" "$3" | tee "$work/$2"
-	grep -q 'partita-guest: done 0 ' "$work/$2" || {
+	if finished "$2"; then
+		cp "$work/$2" /out/
+	else
 		echo "# $2 failed; the last lines of its console:"
 		tail -n 20 "$work/console"
-	}
+	fi
+}
+
+finished() {
+	grep -qs 'partita-guest: done 0 ' "$work/$1"
 }
 
 # --- sessions: one guest per monitor that does all the loads, so that rows share it ---
 
-loads='null=0 idle=5 read-4k-qd1=2000 read-4k-qd32=8000 write-4k-qd1=2000 write-4k-qd32=8000
-read-1m=64 write-1m=64'
+loads='null=0 idle=5 read-4k-qd1=1000 read-4k-qd32=4000 write-4k-qd1=1000 write-4k-qd32=4000
+read-1m=32 write-1m=32 read-1m-huge=32 write-1m-huge=32'
 
 # session NAME: leaves the stopwatch's lines in $work/session-NAME and its memory in
 # $work/memory-NAME. The guest sleeps at the end, for the memory to be looked at.
 session() {
-	[ ! -e "$work/session-$1" ] || return 0
+	[ ! -e "$work/memory-$1" ] || return 0
+	rm -f "$work/session-$1"
 	watch_memory "$1" &
 	watched "$1" "session-$1" "-- /tests/guest_io $(echo $loads) 'echo guest_io: asleep; sleep 3'"
 	wait
+	cp "$work/memory-$1" /out/
 }
 
 # Prints the KiB that process $1 has beyond the guest's memory: shares of shared pages count by
@@ -103,7 +113,8 @@ watch_memory() {
 		for pid in $(busybox pidof "$program"); do
 			echo "$program $(memory_of "$pid")"
 		done
-	done >"$work/memory-$1"
+	done >"$work/memory-$1.new"
+	mv "$work/memory-$1.new" "$work/memory-$1"
 }
 
 # --- reading them ---

@@ -5,12 +5,16 @@
 # row: disk-write-4k-qd32 | op/s | ratio >= | 0.9 | 1.1 | 4 KiB random writes, 32 at a time
 # row: disk-read-1m       | op/s | ratio >= | 0.9 | 1.1 | 1 MiB sequential reads
 # row: disk-write-1m      | op/s | ratio >= | 0.9 | 1.1 | 1 MiB sequential writes
+# row: disk-read-1m-huge  | op/s | ratio >= | 0.9 | 1.1 | 1 MiB sequential reads into a huge page
+# row: disk-write-1m-huge | op/s | ratio >= | 0.9 | 1.1 | 1 MiB sequential writes from a huge page
 # row: vhdx-read-4k-qd1   | op/s | ratio >= | 0.95 | - | the same on VHDX; the peer is Partita on raw
 # row: vhdx-read-4k-qd32  | op/s | ratio >= | 0.95 | - | the same on VHDX
 # row: vhdx-write-4k-qd1  | op/s | ratio >= | 0.95 | - | the same on VHDX
 # row: vhdx-write-4k-qd32 | op/s | ratio >= | 0.95 | - | the same on VHDX
 # row: vhdx-read-1m       | op/s | ratio >= | 0.95 | - | the same on VHDX
 # row: vhdx-write-1m      | op/s | ratio >= | 0.95 | - | the same on VHDX
+# row: vhdx-read-1m-huge  | op/s | ratio >= | 0.95 | - | the same on VHDX
+# row: vhdx-write-1m-huge | op/s | ratio >= | 0.95 | - | the same on VHDX
 #
 # guest_io.c is the load, with O_DIRECT in the guest and in the host. The file lies on ext4 on a RAM
 # disk: tmpfs knows no O_DIRECT, and the time of a disk outside the lab is not counted in
@@ -20,7 +24,8 @@
 for name in partita q35 microvm partita-vhdx; do
 	session $name
 done
-for load in read-4k-qd1 read-4k-qd32 write-4k-qd1 write-4k-qd32 read-1m write-1m; do
+for load in read-4k-qd1 read-4k-qd32 write-4k-qd1 write-4k-qd32 read-1m write-1m \
+	read-1m-huge write-1m-huge; do
 	ours=$(rate partita $load)
 	set -- $(best higher q35 "$(rate q35 $load)" microvm "$(rate microvm $load)")
 	result disk-$load "$ours" "$1" "$2" session-partita "session-$1" $load
