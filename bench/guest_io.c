@@ -9,9 +9,9 @@
  *
  * Buffers lie in pages of 4 KiB that are no neighbours in the guest's memory, as after some days of
  * use, and for the loads named -huge in one page of 2 MiB: left to chance it would be now this, now
- * that. One transfer at a time is a plain system call; several are Linux' asynchronous I/O, with all that
- * have finished sent again in one call. Between "begin" and the start there is a pause, so that
- * whoever watches the console is done with that line before the clock runs.
+ * that. One transfer at a time is a plain system call; several are Linux' asynchronous I/O, with
+ * all that have finished sent again in one call. Between "begin" and the start there is a pause, so
+ * that whoever watches the console is done with that line before the clock runs.
  *
  * Arguments: NAME=OPERATIONS for each measurement, in order (`guest_io` alone lists the names). Any
  * other word is a command for sh, whose time counts for nothing.
@@ -98,8 +98,8 @@ static void run_sync(const struct load *l, uint64_t operations)
 {
 	for (uint64_t i = 0; i < operations; i++) {
 		off_t at = (off_t)next_offset(l, i);
-		ssize_t n = l->write ? pwrite(disk, buffers, l->size, at) :
-				       pread(disk, buffers, l->size, at);
+		ssize_t n = l->write ? pwrite(disk, buffers, l->size, at)
+				     : pread(disk, buffers, l->size, at);
 
 		if (n != (ssize_t)l->size)
 			die("transfer");
@@ -188,6 +188,16 @@ static void run(const struct load *l, uint64_t operations)
 	       now() - start);
 }
 
+/* Debian's cloud kernel has huge pages off. */
+static void allow_huge_pages(void)
+{
+	int fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_WRONLY);
+
+	if (fd < 0 || write(fd, "madvise", 7) != 7)
+		die("huge pages");
+	close(fd);
+}
+
 static uint8_t *new_buffer(int advice)
 {
 	void *p;
@@ -195,7 +205,8 @@ static uint8_t *new_buffer(int advice)
 	if (posix_memalign(&p, BUFFER_SIZE, BUFFER_SIZE))
 		die("memory");
 	madvise(p, BUFFER_SIZE, advice);
-	/* Memory is given out as it is touched: with this stride no page comes after its neighbour. */
+	/* Memory is given out as it is touched: with this stride no page comes after its neighbour.
+	 */
 	for (size_t i = 0; i < PAGES; i++)
 		memset((uint8_t *)p + i * 197 % PAGES * PAGE_SIZE, 'w', PAGE_SIZE);
 	return p;
@@ -213,6 +224,7 @@ static void open_disk(void)
 	}
 	if (disk < 0)
 		die("no disk");
+	allow_huge_pages();
 	small_pages = new_buffer(MADV_NOHUGEPAGE);
 	huge_page = new_buffer(MADV_HUGEPAGE);
 }
