@@ -26,6 +26,11 @@ series=6.1
 memory=256M
 running=
 
+[ -e "$images/initrd-6.1" ] || {
+	echo "$images is missing: run tests/lab/prepare outside the lab (tools/check lab does)"
+	exit 1
+}
+
 now() {
 	cut -d ' ' -f 1 /proc/uptime
 }
