@@ -40,6 +40,7 @@ struct machine {
 	struct error failure; /* guarded by failure_lock, like the next */
 	struct log_limit crash_limit;
 
+	bool off_wanted; /* by someone who asked while it was resetting */
 	enum machine_end end;
 	int exit_status;
 	void (*on_state)(void *context, enum machine_state state);
@@ -180,18 +181,6 @@ static void fail(struct machine *m, const struct error *err)
 		m->failure = *err;
 }
 
-static void reset_when_bus_is_quiet(void *context)
-{
-	struct machine *m = context;
-	struct error err = { 0 };
-
-	if (partition_reset(m->partition, &err) < 0 || machine_start(m, &err) < 0) {
-		fail(m, &err);
-		set_state(m, MACHINE_PAUSED);
-		begin_stop(m, MACHINE_END_ERROR);
-	}
-}
-
 static void stop_when_bus_is_quiet(void *context)
 {
 	struct machine *m = context;
@@ -202,6 +191,24 @@ static void stop_when_bus_is_quiet(void *context)
 		m->end = MACHINE_END_ERROR;
 	}
 	set_state(m, MACHINE_OFF);
+}
+
+static void reset_when_bus_is_quiet(void *context)
+{
+	struct machine *m = context;
+	struct error err = { 0 };
+
+	if (m->off_wanted) {
+		m->end = MACHINE_END_POWER_OFF;
+		set_state(m, MACHINE_STOPPING);
+		stop_when_bus_is_quiet(m);
+		return;
+	}
+	if (partition_reset(m->partition, &err) < 0 || machine_start(m, &err) < 0) {
+		fail(m, &err);
+		set_state(m, MACHINE_PAUSED);
+		begin_stop(m, MACHINE_END_ERROR);
+	}
 }
 
 static void on_all_parked(struct loop_task *t)
@@ -244,9 +251,13 @@ static void do_reset(struct machine *m)
 	begin_hold(m, MACHINE_RESETTING);
 }
 
+/* A reset is not left half done: devices may still write to guest memory. */
 static void do_power_off(struct machine *m)
 {
-	begin_stop(m, MACHINE_END_POWER_OFF);
+	if (m->state == MACHINE_RESETTING)
+		m->off_wanted = true;
+	else
+		begin_stop(m, MACHINE_END_POWER_OFF);
 }
 
 static const struct {
@@ -261,8 +272,8 @@ static const struct {
 			    "running or paused", do_reset },
 	[MACHINE_POWER_OFF] = { "power-off",
 				BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED) | BIT(MACHINE_PAUSING) |
-					BIT(MACHINE_STARTING),
-				"running, pausing, paused or starting", do_power_off },
+					BIT(MACHINE_STARTING) | BIT(MACHINE_RESETTING),
+				"running, pausing, paused, starting or resetting", do_power_off },
 };
 
 int machine_command(struct machine *m, enum machine_command command, struct error *err)
