@@ -22,11 +22,12 @@
 #define APIC_INITIAL  0x380u
 #define APIC_DIVIDE   0x3e0u
 
-#define ICR_INIT      0x4500u
-#define ICR_SIPI      0x4600u
-#define SVR_ENABLE    BIT(8)
-#define DIVIDE_BY_1   0xbu
-#define AP_TRAMPOLINE 0x10000u
+#define ICR_INIT       0x4500u
+#define ICR_SIPI       0x4600u
+#define SVR_ENABLE     BIT(8)
+#define TIMER_PERIODIC BIT(17)
+#define DIVIDE_BY_1    0xbu
+#define AP_TRAMPOLINE  0x10000u
 
 extern const uint8_t ap_start[], ap_end[];
 extern uint32_t ap_stack;
@@ -109,12 +110,19 @@ void apic_send(unsigned cpu, unsigned vector)
 
 /* --- waiting --- */
 
-/* The tick must not come before the processor sleeps: there is no other. */
+/*
+ * STI and HLT are one step on a processor. In an emulated one an interrupt of the host's may come
+ * between them and let the guest's in, so that the tick that was to end the sleep comes before it:
+ * the timer goes on until there was a waking.
+ */
 void cpu_wait(void)
 {
 	interrupts_off();
+	apic_write(APIC_TIMER, TIMER_PERIODIC | VECTOR_TICK);
 	apic_tick(1000);
 	asm volatile("sti; hlt" : : : "memory");
+	apic_tick(0);
+	apic_write(APIC_TIMER, VECTOR_TICK);
 }
 
 void delay_ms(unsigned ms)
@@ -176,7 +184,11 @@ void cpu_run(unsigned index, void (*fn)(void *), void *argument)
 	cpu->call_argument = argument;
 	barrier();
 	cpu->call = fn;
-	apic_send(index, VECTOR_CALL);
-	if (!WAIT_FOR(!cpu->call, 10000))
-		guest_die("processor %u does not come back", index);
+	/* Again and again, for the reason at cpu_wait. */
+	for (unsigned i = 0; i < 200; i++) {
+		apic_send(index, VECTOR_CALL);
+		if (WAIT_FOR(!cpu->call, 50))
+			return;
+	}
+	guest_die("processor %u does not come back", index);
 }
