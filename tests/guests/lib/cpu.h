@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define PAGE_SIZE  4096u
-#define MAX_CPUS   16u
+#define MAX_CPUS   64u
 #define STACK_SIZE 16384u
 
 #define BIT(n)          (1u << (n))
@@ -21,7 +21,8 @@
 #define NORETURN        __attribute__((noreturn))
 #define PRINTF(f, args) __attribute__((format(printf, f, args)))
 
-/* Vectors. Those of synthetic interrupt sources are VECTOR_SINT + number; none may keep the tick out. */
+/* Vectors. Those of synthetic interrupt sources are VECTOR_SINT + number; none may keep the tick
+ * out. */
 #define VECTOR_TICK     0xe0u
 #define VECTOR_CALL     0xe1u
 #define VECTOR_IPI      0xe2u
