@@ -78,7 +78,7 @@ static void signal_event(void)
 
 static uint64_t all_processors(void)
 {
-	return BIT64(cpu_count) - 1;
+	return UINT64_MAX >> (64 - cpu_count);
 }
 
 static void flush(void)
