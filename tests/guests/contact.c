@@ -91,7 +91,7 @@ static void other_processor(void)
 	bus_post_contact(&c);
 	ok(bus_expect(MSG_VERSION_RESPONSE, &m, BUS_TIMEOUT_MS) && m.bytes[8],
 	   "the answer goes to VP %u when asked", c.vp);
-	ok(WAIT_FOR(cpu_of(c.vp)->count[VECTOR_SINT + BUS_SINT] > before, 1000),
+	ok(WAIT_FOR(cpu_of(c.vp)->count[VECTOR_SINT + BUS_SINT] > before, BUS_TIMEOUT_MS),
 	   "with its interrupt");
 	ok(bus_request_offers(), "the offers too");
 	ok(bus_unload(), "and the answer to the unload");

@@ -110,7 +110,7 @@ static void count_ipi(unsigned status, const char *how, const uint32_t *before)
 	unsigned arrived = 0;
 
 	for (unsigned i = 0; i < cpu_count; i++)
-		arrived += WAIT_FOR(cpu_of(i)->count[VECTOR_IPI] == before[i] + 1, 1000);
+		arrived += WAIT_FOR(cpu_of(i)->count[VECTOR_IPI] == before[i] + 1, 15000);
 	ok_equal(status, HV_SUCCESS, "interrupt all processors: %s call", how);
 	ok_equal(arrived, cpu_count, "each gets one interrupt: %s call", how);
 }

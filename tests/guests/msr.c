@@ -64,17 +64,33 @@ static void lock(void)
 
 /* --- clocks --- */
 
+/* Both clocks at one moment: the closest of many tries, for the host may pause us at any time. */
+static void both_clocks(uint64_t *ret_time, uint64_t *ret_tsc)
+{
+	uint64_t closest = UINT64_MAX;
+
+	for (unsigned i = 0; i < 20; i++) {
+		uint64_t before = rdtsc(), time = hv_time(), after = rdtsc();
+
+		if (after - before >= closest)
+			continue;
+		closest = after - before;
+		*ret_time = time;
+		*ret_tsc = before + closest / 2;
+	}
+}
+
 static void frequencies(void)
 {
 	uint64_t tsc = rdmsr(HV_X64_MSR_TSC_FREQUENCY), apic = rdmsr(HV_X64_MSR_APIC_FREQUENCY);
-	uint64_t t0 = hv_time(), c0 = rdtsc(), t1, c1, expected;
+	uint64_t t0 = 0, c0 = 0, t1 = 0, c1 = 0, expected;
 	uint32_t ticks;
 
 	ok(tsc > 100000000 && tsc < 20000000000, "TSC frequency %lu", tsc);
 	ok(apic > 1000000 && apic < 20000000000, "APIC frequency %lu", apic);
+	both_clocks(&t0, &c0);
 	delay_ms(100);
-	t1 = hv_time();
-	c1 = rdtsc();
+	both_clocks(&t1, &c1);
 	expected = (c1 - c0) / (tsc / 10000000);
 	ok(difference(t1 - t0, expected) < expected / 20 + 20000,
 	   "the reference counter runs at 10 MHz: %lu against %lu ticks", t1 - t0, expected);
@@ -82,10 +98,10 @@ static void frequencies(void)
 	ticks = this_cpu()->count[VECTOR_TICK];
 	t0 = hv_time();
 	apic_tick(20000);
-	while (this_cpu()->count[VECTOR_TICK] == ticks && hv_time() - t0 < 10000000)
+	while (this_cpu()->count[VECTOR_TICK] == ticks && hv_time() - t0 < 100000000)
 		asm volatile("pause");
 	t1 = hv_time();
-	ok(t1 - t0 >= 195000 && t1 - t0 < 2000000, "20 ms of APIC time took %lu us",
+	ok(t1 - t0 >= 195000 && t1 - t0 < 50000000, "20 ms of APIC time took %lu us",
 	   (t1 - t0) / 10);
 }
 

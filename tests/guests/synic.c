@@ -13,7 +13,7 @@
 #define VECTOR     (VECTOR_SINT + SINT)
 #define MANY       200u
 #define QUIET_MS   30u
-#define LONG_MS    3000u
+#define LONG_MS    15000u
 
 static uint32_t interrupts(unsigned cpu)
 {

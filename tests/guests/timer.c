@@ -8,7 +8,7 @@
 #define SINT       6u
 #define CONNECTION 0x41u
 #define MS         10000u /* of the reference counter */
-#define LONG_MS    3000u
+#define LONG_MS    15000u
 #define SHARED     60u
 
 static uint32_t config_msr(unsigned timer)

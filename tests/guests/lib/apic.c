@@ -166,7 +166,7 @@ unsigned cpus_start(unsigned wanted)
 		apic_command(i, ICR_INIT);
 		delay_ms(1);
 		apic_command(i, ICR_SIPI | AP_TRAMPOLINE >> 12);
-		if (!WAIT_FOR(cpus_up > i, 2000))
+		if (!WAIT_FOR(cpus_up > i, 20000))
 			break;
 	}
 	cpu_count = cpus_up;

@@ -123,8 +123,11 @@ bool bus_connect(uint32_t version)
 	bus.vp = 0;
 	bus.offer_count = 0;
 	bus_post_contact(&c);
-	if (!bus_expect(MSG_VERSION_RESPONSE, &m, BUS_TIMEOUT_MS) || !m.bytes[8])
-		return false;
+	/* Refusals may still be on their way that an earlier contact earned. */
+	do {
+		if (!bus_expect(MSG_VERSION_RESPONSE, &m, BUS_TIMEOUT_MS))
+			return false;
+	} while (!m.bytes[8]);
 	bus.version = version;
 	if (version >= BUS_VERSION(5, 0))
 		bus.connection = m.words[3];

@@ -11,7 +11,7 @@
 #define BUS_CONNECTION            1u
 #define BUS_CONNECTION_V5         4u /* from 5.0 on */
 #define BUS_VERSION(major, minor) ((uint32_t)(major) << 16 | (minor))
-#define BUS_TIMEOUT_MS            5000u
+#define BUS_TIMEOUT_MS            15000u
 #define BUS_QUIET_MS              30u /* long enough to say that nothing comes */
 
 enum bus_message_type {
