@@ -308,6 +308,10 @@ static int options_check(struct storvsp_options *o, struct error *err)
 		o->max_channels = STORVSP_MAX_CHANNELS;
 	if (!o->max_version)
 		o->max_version = VSTOR_VERSION_6_2;
+	if (!storvsp_version_known(o->max_version))
+		return error_set(err, -EINVAL,
+				 "there is no storage protocol %u.%u; known are 5.1, 6.0 and 6.2",
+				 o->max_version >> 8, o->max_version & 0xff);
 	if (o->queue_depth > MAX_DEPTH)
 		return error_set(err, -EINVAL, "a SCSI queue depth of %u is above %d",
 				 o->queue_depth, MAX_DEPTH);

@@ -71,5 +71,7 @@ void storvsp_packet_handle(struct storvsp_channel *c, struct storvsp_request *rq
 void storvsp_request_ready(struct storvsp_request *rq);
 /* The packet gets no answer. */
 void storvsp_request_drop(struct storvsp_request *rq);
+/* Whether there is such a version of the protocol here. */
+bool storvsp_version_known(uint16_t version);
 /* Protocol state became READY: sub-channels may speak. */
 void storvsp_channels_wake(struct storvsp *s);

@@ -37,20 +37,21 @@ static void handle_begin(struct storvsp_channel *c, struct storvsp_request *rq,
 	respond(rq, VSTOR_SUCCESS);
 }
 
-static bool version_known(const struct storvsp *s, uint16_t version)
+bool storvsp_version_known(uint16_t version)
 {
-	return version <= s->options.max_version &&
-	       (version == VSTOR_VERSION_5_1 || version == VSTOR_VERSION_6_0 ||
-		version == VSTOR_VERSION_6_2);
+	return version == VSTOR_VERSION_5_1 || version == VSTOR_VERSION_6_0 ||
+	       version == VSTOR_VERSION_6_2;
 }
 
 /* The guest asks from its newest version down until one is accepted. */
 static void handle_version(struct storvsp_channel *c, struct storvsp_request *rq,
 			   const struct vstor_packet *in, const struct vmbus_packet *raw)
 {
+	uint16_t version = le16_get(in->version.major_minor);
+
 	(void)raw;
 	rq->response.version.major_minor = in->version.major_minor;
-	if (!version_known(c->s, le16_get(in->version.major_minor))) {
+	if (version > c->s->options.max_version || !storvsp_version_known(version)) {
 		respond(rq, VSTOR_STATUS_REVISION_MISMATCH);
 		return;
 	}

@@ -666,6 +666,9 @@ static void test_options(void **state)
 		    0);
 	assert_true(storvsp_new(NULL, &(struct storvsp_options){ .max_channels = 65 }, &s, &err) <
 		    0);
+	assert_true(storvsp_new(NULL, &(struct storvsp_options){ .max_version = 0x0402 }, &s,
+				&err) < 0);
+	assert_non_null(strstr(err.message, "4.2"));
 	storvsp_free(NULL);
 }
 
