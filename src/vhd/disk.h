@@ -37,8 +37,10 @@ struct disk_request {
 	const struct iovec *iov;
 	unsigned iovcnt;
 	void (*done)(struct disk_request *req, int result);
-	struct list node; /* the layer's, while it holds the request */
-	void *layer;      /* the layer's */
+	struct list node;  /* the layer's, while it holds the request */
+	void *layer;       /* the layer's */
+	struct disk *gate; /* a gate's (gate.h): itself, and the submitter's done */
+	void (*gate_done)(struct disk_request *req, int result);
 };
 
 struct disk_geometry {
@@ -57,10 +59,24 @@ enum disk_extent_kind {
 	DISK_EXTENT_HOLE, /* reads as zeros, takes no space */
 };
 
+/* What makes an image the parent that a child was made for. */
+struct disk_identity {
+	struct guid id;     /* VHDX: DataWriteGuid; VHD: the footer's unique id; raw: zero */
+	uint32_t timestamp; /* VHD: seconds since 2000-01-01 UTC; else 0 */
+};
+
+/* What a differencing image says of its parent. Strings are UTF-8 and as they stand in the image,
+ * with backslashes; NULL = not there. */
+struct disk_parent {
+	struct guid id, id2; /* identities that are right; id2 zero = no second one */
+	uint32_t timestamp;  /* 0 = not said; another one is worth a warning only */
+	char *relative, *volume, *absolute;
+};
+
 struct disk;
 
 struct disk_ops {
-	const char *name; /* "raw", "vhdx" */
+	const char *name; /* "raw", "vhd", "vhdx" */
 	void (*submit)(struct disk *disk, struct disk_request *req);
 	/*
 	 * What lies at `offset`: kind and length (> 0, to the next change or further on the disk).
@@ -68,10 +84,26 @@ struct disk_ops {
 	 */
 	int (*extent)(struct disk *disk, uint64_t offset, enum disk_extent_kind *ret_kind,
 		      uint64_t *ret_length);
+	void (*identity)(struct disk *disk, struct disk_identity *ret); /* NULL = has none */
+	/* NULL, or returns NULL: not a differencing image. Borrowed. */
+	const struct disk_parent *(*parent)(struct disk *disk);
+	/*
+	 * Gives a differencing image the layer that answers what it does not hold; owned from here
+	 * on, unless `parent` is NULL: then the one that it had is the caller's again. A parent may
+	 * be smaller (what lies beyond reads as zeros) or larger; its logical sectors are not
+	 * larger (chain.c sees to that). Before the first call reads of what is not held fail with
+	 * -ENODEV. No request may be in flight.
+	 */
+	void (*set_parent)(struct disk *disk, struct disk *parent);
+	/*
+	 * Changes the size of the disk, durably. No request may be in flight. Shrinking loses what
+	 * lies beyond; formats that cannot do either answer -ENOTSUP. May be NULL. Blocks.
+	 */
+	int (*resize)(struct disk *disk, uint64_t size, struct error *err);
 	/*
 	 * Makes everything durable and gives the image back in clean state. No request may be in
 	 * flight, and no request's done may be on the stack. Blocks, running the loop meanwhile.
-	 * Frees the layer and those below in any case; the error is for the log.
+	 * Frees the layer and those below (its parent too) in any case; the error is for the log.
 	 */
 	int (*close)(struct disk *disk, struct error *err);
 };
@@ -81,6 +113,7 @@ struct disk {
 	const struct disk_ops *ops;
 	struct loop *loop;
 	struct disk_geometry geometry;
+	struct disk *below; /* the parent of a differencing image, else NULL */
 };
 
 static inline void disk_submit(struct disk *disk, struct disk_request *req)
@@ -91,11 +124,20 @@ static inline void disk_submit(struct disk *disk, struct disk_request *req)
 struct disk_open_options {
 	bool read_only;
 	/*
-	 * NULL or "auto": by content; else "raw", "vhdx". What the guest of a raw disk writes
-	 * decides what "auto" sees next time: name the format of a disk that a guest has written.
+	 * NULL or "auto": by content; else "raw", "vhd", "vhdx". What the guest of a raw disk
+	 * writes decides what "auto" sees next time: name the format of a disk that a guest has
+	 * written.
 	 */
 	const char *format;
 	bool direct; /* past the page cache where the file system can */
+	/*
+	 * Differencing images: `name` is the image's path, from which relative parents are found;
+	 * then these folders are searched for the parent's file name (NULL-terminated; NULL =
+	 * none). Without follow a differencing image is refused; `alone` opens it without its
+	 * parent.
+	 */
+	bool follow, alone;
+	const char *const *search;
 };
 
 /*
