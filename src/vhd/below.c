@@ -15,23 +15,23 @@ static void on_done(struct disk_request *req, int result)
 	b->done(b, result);
 }
 
-int below_read(struct below_read *b, struct disk *parent, const struct iovec *iov, unsigned iovcnt,
-	       uint64_t from, uint64_t offset, uint64_t length)
+int below_read(struct below_read *b, struct disk *parent, const struct disk_request *req,
+	       uint64_t from, uint64_t length)
 {
-	uint64_t n;
+	uint64_t offset = req->offset + from, n;
 	unsigned count;
 
 	if (!parent)
 		return -ENODEV;
 	n = offset < parent->geometry.size ? MIN(length, parent->geometry.size - offset) : 0;
-	iov_zero(iov, iovcnt, from + n, length - n);
+	iov_zero(req->iov, req->iovcnt, from + n, length - n);
 	if (!n)
 		return 0;
-	count = iov_slice_count(iov, iovcnt, from, n);
+	count = iov_slice_count(req->iov, req->iovcnt, from, n);
 	b->iov = calloc(count, sizeof(*b->iov));
 	if (!b->iov)
 		return -ENOMEM;
-	iov_slice(iov, iovcnt, from, n, b->iov);
+	iov_slice(req->iov, req->iovcnt, from, n, b->iov);
 	b->req = (struct disk_request){
 		.op = DISK_READ,
 		.offset = offset,
@@ -42,4 +42,14 @@ int below_read(struct below_read *b, struct disk *parent, const struct iovec *io
 	};
 	disk_submit(parent, &b->req);
 	return 1;
+}
+
+int below_extent(struct disk *parent, uint64_t offset, enum disk_extent_kind *ret_kind,
+		 uint64_t *ret_length)
+{
+	if (parent && offset < parent->geometry.size)
+		return parent->ops->extent(parent, offset, ret_kind, ret_length);
+	*ret_kind = DISK_EXTENT_HOLE;
+	*ret_length = UINT64_MAX - offset;
+	return 0;
 }

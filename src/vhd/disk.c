@@ -3,6 +3,7 @@
 #include "vhd/disk.h"
 
 #include "lib/cleanup.h"
+#include "vhd/chain.h"
 #include "vhd/image.h"
 #include "vhd/raw.h"
 #include "vhd/store.h"
@@ -66,13 +67,21 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 		.read_only = options->read_only,
 		.direct = options->direct,
 	};
+	struct disk *disk;
 	struct store *s;
 	int r = store_file_open(loop, fd, &file, &s, err);
 
 	if (r >= 0)
-		r = format_open(s, options->format, ret, err);
+		r = format_open(s, options->format, &disk, err);
+	if (r >= 0) {
+		r = chain_open_parents(disk, fd, name, options, err);
+		if (r < 0)
+			disk_close(disk, NULL);
+	}
 	if (r < 0)
 		error_prefix(err, "%s", name);
+	else
+		*ret = disk;
 	return r;
 }
 
@@ -83,7 +92,7 @@ int disk_close(struct disk *disk, struct error *err)
 
 int image_info(int fd, const char *name, struct image_info *ret, struct error *err)
 {
-	const struct disk_open_options options = { .read_only = true };
+	const struct disk_open_options options = { .read_only = true, .alone = true };
 	struct disk *disk;
 	struct stat st = { 0 };
 	int r;

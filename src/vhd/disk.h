@@ -73,6 +73,8 @@ struct disk_parent {
 	char *relative, *volume, *absolute;
 };
 
+void disk_parent_deinit(struct disk_parent *parent); /* frees the strings */
+
 struct disk;
 
 struct disk_ops {

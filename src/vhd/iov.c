@@ -65,6 +65,17 @@ unsigned iov_slice(const struct iovec *iov, unsigned iovcnt, size_t from, size_t
 	return n;
 }
 
+bool bytes_zero(const void *bytes, size_t n)
+{
+	/* If the first 16 bytes are zeros, and each byte equals the one 16 before it, all are. */
+	static const uint8_t zeros[16];
+	const uint8_t *p = bytes;
+
+	if (n <= sizeof(zeros))
+		return !memcmp(p, zeros, n);
+	return !memcmp(p, zeros, sizeof(zeros)) && !memcmp(p, p + sizeof(zeros), n - sizeof(zeros));
+}
+
 void iov_zero(const struct iovec *iov, unsigned iovcnt, size_t from, size_t length)
 {
 	struct walk w = walk_of(iov, iovcnt, from, length);

@@ -12,6 +12,7 @@ unsigned iov_slice_count(const struct iovec *iov, unsigned iovcnt, size_t from, 
 /* The part [from, from + length) of iov; returns the number of entries written to `out`. */
 unsigned iov_slice(const struct iovec *iov, unsigned iovcnt, size_t from, size_t length,
 		   struct iovec *out);
+bool bytes_zero(const void *bytes, size_t n);
 /* These three stop silently at the end of the array. */
 void iov_zero(const struct iovec *iov, unsigned iovcnt, size_t from, size_t length);
 void iov_put(const struct iovec *iov, unsigned iovcnt, size_t from, const void *src, size_t length);

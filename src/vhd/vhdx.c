@@ -158,6 +158,8 @@ static int structures_read(struct vhdx *v, struct error *err)
 		r = regions_check(v, err);
 	if (r >= 0)
 		r = vhdx_params_read(v->store, &v->regions.metadata, &v->params, err);
+	if (r >= 0 && v->params.has_parent)
+		r = vhdx_locator_read(v->store, &v->regions.metadata, &v->parent, err);
 	if (r >= 0)
 		r = bat_check(v, err);
 	return r;
@@ -184,8 +186,10 @@ static void vhdx_free(struct vhdx *v)
 		loop_cancel(v->disk.loop, &v->finished_task);
 	journal_deinit(v);
 	space_deinit(v);
-	bat_deinit(v);
+	pages_deinit(v);
 	store_close(v->store);
+	disk_parent_deinit(&v->parent);
+	disk_close(v->disk.below, NULL);
 	free(v);
 }
 
@@ -209,7 +213,7 @@ int vhdx_open(struct store *store, struct disk **ret, struct error *err)
 	r = structures_read(v, err);
 	if (r >= 0) {
 		geometry_set(v);
-		r = bat_init(v);
+		r = pages_init(v);
 		if (r >= 0)
 			r = journal_start(v);
 		if (r < 0)
@@ -230,6 +234,7 @@ void vhdx_info(struct disk *disk, struct vhdx_info *ret)
 	*ret = (struct vhdx_info){
 		.block_size = v->params.block_size,
 		.fixed = v->params.leave_allocated,
+		.differencing = v->params.has_parent,
 		.log_replayed = v->log_replayed,
 		.file_size = v->store->size,
 		.data_write_guid = v->header.data_write,
@@ -239,37 +244,91 @@ void vhdx_info(struct disk *disk, struct vhdx_info *ret)
 
 /* --- extents --- */
 
+/* A run of sectors that are all in this file or all the parent's, from byte `at` of the block on.
+ */
+static int partial_run(struct vhdx *v, uint64_t block, uint64_t at, bool *ret_here,
+		       uint64_t *ret_length)
+{
+	uint32_t sector = v->params.logical_sector;
+	uint64_t bit = ((block << v->block_shift) + at) / sector % VHDX_CHUNK_SECTORS, bitmap,
+		 n = 0;
+	struct page *p;
+	int r = page_load_now(v, bat_bitmap_page_of(v, block), &p);
+
+	if (r >= 0)
+		r = bat_bitmap_get(v, p, block, &bitmap);
+	if (r >= 0 && !bitmap)
+		r = -EIO;
+	if (r >= 0)
+		r = page_load_now(v, bitmap + bit / VHDX_BITS_PER_PAGE * VHDX_SECTOR, &p);
+	if (r < 0)
+		return r;
+	bit %= VHDX_BITS_PER_PAGE;
+	*ret_here = p->bytes[bit / 8] & BIT(bit % 8);
+	while (at + n < v->params.block_size && bit < VHDX_BITS_PER_PAGE &&
+	       !!(p->bytes[bit / 8] & BIT(bit % 8)) == *ret_here) {
+		n += sector;
+		bit++;
+	}
+	*ret_length = n;
+	return 0;
+}
+
+/* Bytes of the file: holes in it end at its pages; what is told here must end at sectors. */
+static int file_extent(struct vhdx *v, uint64_t offset, enum disk_extent_kind *ret_kind,
+		       uint64_t *ret_length)
+{
+	uint64_t most = *ret_length;
+	int r;
+
+	*ret_kind = DISK_EXTENT_HOLE;
+	if (offset >= v->store->size)
+		return 0;
+	r = store_extent(v->store, offset, ret_kind, ret_length);
+	if (r < 0)
+		return r;
+	*ret_length = MIN(*ret_length, most);
+	if (*ret_length % v->params.logical_sector) {
+		*ret_kind = DISK_EXTENT_DATA;
+		*ret_length = round_up64(*ret_length, v->params.logical_sector);
+	}
+	return 0;
+}
+
+static int parent_extent(struct vhdx *v, uint64_t offset, enum disk_extent_kind *ret_kind,
+			 uint64_t *ret_length)
+{
+	uint64_t most = *ret_length;
+	int r = below_extent(v->disk.below, offset, ret_kind, ret_length);
+
+	*ret_length = MIN(*ret_length, most);
+	return r;
+}
+
 /* One block: its kind, and how much of it is so from `at` on. */
 static int block_extent(struct vhdx *v, uint64_t block, uint64_t at,
 			enum disk_extent_kind *ret_kind, uint64_t *ret_length)
 {
-	struct bat_page *p;
+	uint64_t offset, disk_at = (block << v->block_shift) + at;
+	struct page *p;
 	unsigned state;
-	uint64_t offset;
-	int r = bat_page_load_now(v, block, &p);
+	bool here = true;
+	int r = page_load_now(v, bat_page_of(v, block), &p);
 
 	if (r >= 0)
 		r = bat_get(v, p, block, &state, &offset);
 	if (r < 0)
 		return r;
 	*ret_length = v->params.block_size - at;
-	if (state != VHDX_BLOCK_FULLY_PRESENT) {
-		*ret_kind = DISK_EXTENT_HOLE;
-		return 0;
-	}
-	if (offset + at >= v->store->size) {
-		*ret_kind = DISK_EXTENT_HOLE;
-		return 0;
-	}
-	r = store_extent(v->store, offset + at, ret_kind, ret_length);
+	if (state == VHDX_BLOCK_PARTIALLY_PRESENT)
+		r = partial_run(v, block, at, &here, ret_length);
 	if (r < 0)
 		return r;
-	*ret_length = MIN(*ret_length, v->params.block_size - at);
-	/* Holes in the file end at its pages; what is told here must end at sectors. */
-	if (*ret_length % v->params.logical_sector) {
-		*ret_kind = DISK_EXTENT_DATA;
-		*ret_length = round_up64(*ret_length, v->params.logical_sector);
-	}
+	if (!here || (state == VHDX_BLOCK_NOT_PRESENT && v->params.has_parent))
+		return parent_extent(v, disk_at, ret_kind, ret_length);
+	if (state == VHDX_BLOCK_FULLY_PRESENT || state == VHDX_BLOCK_PARTIALLY_PRESENT)
+		return file_extent(v, offset + at, ret_kind, ret_length);
+	*ret_kind = DISK_EXTENT_HOLE;
 	return 0;
 }
 
@@ -279,21 +338,20 @@ static int block_extent(struct vhdx *v, uint64_t block, uint64_t at,
  */
 static uint64_t absent_blocks(struct vhdx *v, uint64_t block)
 {
-	uint64_t index = vhdx_bat_index(&v->params, block), page = index / VHDX_BAT_PER_PAGE;
-	uint64_t at = v->regions.bat.offset + page * VHDX_SECTOR, length, pages;
+	uint64_t at = bat_page_of(v, block), length, index, entries = 0;
+	uint64_t end = v->regions.bat.offset + vhdx_bat_count(&v->params) * 8;
 	enum disk_extent_kind kind;
 
-	if (v->bat.pages[page] || at >= v->store->size ||
+	if (page_cached(v, at) || at >= v->store->size ||
 	    store_extent(v->store, at, &kind, &length) < 0 || kind != DISK_EXTENT_HOLE)
 		return 0;
-	length = MIN(length, v->regions.bat.length - page * VHDX_SECTOR) / VHDX_SECTOR;
-	for (pages = 0; pages < length && page + pages < v->bat.page_count; pages++)
-		if (v->bat.pages[page + pages])
+	for (; entries < length / VHDX_SECTOR && at < end; entries++, at += VHDX_SECTOR)
+		if (page_cached(v, at))
 			break;
-	if (!pages)
+	if (!entries)
 		return 0;
 	/* Entries up to the end of those pages, less those that are not of payload blocks. */
-	index = (page + pages) * VHDX_BAT_PER_PAGE;
+	index = (at - v->regions.bat.offset) / 8;
 	index -= index / (v->chunk_ratio + 1);
 	return index > block ? index - block : 0;
 }
@@ -312,7 +370,10 @@ static int vhdx_extent(struct disk *disk, uint64_t offset, enum disk_extent_kind
 
 		n = absent_blocks(v, block);
 		if (n) {
-			n = (n << v->block_shift) - in_block;
+			n = MIN((n << v->block_shift) - in_block, left - total);
+			r = v->params.has_parent ? parent_extent(v, at, &kind, &n) : 0;
+			if (r < 0)
+				return r;
 		} else {
 			r = block_extent(v, block, in_block, &kind, &n);
 			if (r < 0)
@@ -326,6 +387,25 @@ static int vhdx_extent(struct disk *disk, uint64_t offset, enum disk_extent_kind
 	}
 	*ret_length = MIN(total, left);
 	return 0;
+}
+
+/* --- the parent --- */
+
+static void vhdx_identity(struct disk *disk, struct disk_identity *ret)
+{
+	*ret = (struct disk_identity){ .id = vhdx_of(disk)->header.data_write };
+}
+
+static const struct disk_parent *vhdx_parent(struct disk *disk)
+{
+	struct vhdx *v = vhdx_of(disk);
+
+	return v->params.has_parent ? &v->parent : NULL;
+}
+
+static void vhdx_set_parent(struct disk *disk, struct disk *parent)
+{
+	disk->below = parent;
 }
 
 /* --- closing --- */
@@ -343,5 +423,9 @@ static const struct disk_ops vhdx_ops = {
 	.name = "vhdx",
 	.submit = vhdx_submit,
 	.extent = vhdx_extent,
+	.identity = vhdx_identity,
+	.parent = vhdx_parent,
+	.set_parent = vhdx_set_parent,
+	.resize = vhdx_resize,
 	.close = vhdx_close,
 };

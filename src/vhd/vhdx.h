@@ -11,7 +11,12 @@ struct vhdx_create_options {
 	uint32_t logical_sector;  /* 0 = 512 */
 	uint32_t physical_sector; /* 0 = 4096 */
 	bool fixed;               /* all space is taken now */
-	struct guid id;           /* all zero = random */
+	struct guid id;           /* all zero = random; a child has its parent's */
+	/*
+	 * Makes a differencing image. `parent.id` is the parent's identity, and at least one path
+	 * says where it is. Borrowed; NULL = none.
+	 */
+	const struct disk_parent *parent;
 };
 
 /* Makes an image in an empty store. What is there after a failure is no image. */
@@ -31,13 +36,22 @@ bool vhdx_probe(const void *bytes, size_t size);
 
 struct vhdx_info {
 	uint32_t block_size;
-	bool fixed;
+	bool fixed, differencing;
 	bool log_replayed; /* the image was not closed when it was last written */
 	uint64_t file_size;
 	struct guid data_write_guid, file_write_guid;
 };
 /* `disk` was opened by vhdx_open. */
 void vhdx_info(struct disk *disk, struct vhdx_info *ret);
+
+/*
+ * Both block; no request may be in flight. The first changes what a differencing image says of its
+ * parent, durably and at once, and nothing that a child of it would notice. The second chooses the
+ * identity that the image will have after a guest's first write to it, before there was one.
+ */
+int vhdx_set_parent_ref(struct disk *disk, const struct disk_parent *parent,
+			struct error *err) _must_check_;
+void vhdx_set_next_identity(struct disk *disk, const struct guid *id);
 
 struct check_report;
 /* Examines everything in the image without changing it; returns 0 also when problems were found. */

@@ -12,8 +12,7 @@
 #include <errno.h>
 #include <stdarg.h>
 
-#define FILE_SIZE_MAX (128 * TIB) /* bounds the bitmap to 16 MiB */
-#define FINDINGS_MAX  100u        /* of one kind: more say nothing new */
+#define FINDINGS_MAX 100u /* of one kind: more say nothing new */
 
 void check_found(struct check_report *r, enum check_kind kind, const char *format, ...)
 {
@@ -31,20 +30,9 @@ void check_found(struct check_report *r, enum check_kind kind, const char *forma
 struct check {
 	struct vhdx *v;
 	struct check_report *report;
-	uint8_t *used; /* a bit per MiB of the file */
+	struct space_map used;
+	uint64_t partial_chunk; /* 1 + the last chunk with a partial block; 0 = none */
 };
-
-static bool use(struct check *c, uint64_t offset, uint64_t length)
-{
-	bool free = true;
-
-	for (uint64_t i = offset / MIB; i < (offset + length) / MIB; i++) {
-		if (c->used[i / 8] & BIT(i % 8))
-			free = false;
-		c->used[i / 8] |= (uint8_t)BIT(i % 8);
-	}
-	return free;
-}
 
 static void check_payload(struct check *c, uint64_t block, uint64_t entry)
 {
@@ -54,7 +42,7 @@ static void check_payload(struct check *c, uint64_t block, uint64_t entry)
 	if (VHDX_BAT_RESERVED(entry))
 		check_found(c->report, CHECK_NOTE, "block %llu: reserved bits are set",
 			    (unsigned long long)block);
-	if (state == 4 || state == VHDX_BLOCK_PARTIALLY_PRESENT) {
+	if (state == 4 || (state == VHDX_BLOCK_PARTIALLY_PRESENT && !c->v->params.has_parent)) {
 		check_found(c->report, CHECK_DAMAGE,
 			    "block %llu: state %u, which this kind of image cannot have",
 			    (unsigned long long)block, state);
@@ -62,69 +50,65 @@ static void check_payload(struct check *c, uint64_t block, uint64_t entry)
 		check_found(c->report, CHECK_NOTE,
 			    "block %llu: is zeros, yet has a place in the file",
 			    (unsigned long long)block);
-	} else if (state == VHDX_BLOCK_FULLY_PRESENT) {
+	} else if (state == VHDX_BLOCK_FULLY_PRESENT || state == VHDX_BLOCK_PARTIALLY_PRESENT) {
 		c->report->blocks_present++;
 		if (offset < VHDX_OBJECT_ALIGN ||
 		    !range_inside(offset, c->v->params.block_size, c->v->space.end))
 			check_found(c->report, CHECK_DAMAGE,
 				    "block %llu: lies at %llu MiB, outside the file",
 				    (unsigned long long)block, (unsigned long long)(offset / MIB));
-		else if (!use(c, offset, c->v->params.block_size))
+		else if (!space_map_use(&c->used, offset, c->v->params.block_size))
 			check_found(c->report, CHECK_DAMAGE,
 				    "block %llu: overlaps something else at %llu MiB",
 				    (unsigned long long)block, (unsigned long long)(offset / MIB));
 	}
 }
 
-static void check_entry(struct check *c, uint64_t index, uint64_t entry)
+/* The bitmap of chunk `chunk`: a differencing image's, when a block of the chunk is partial. */
+static void check_bitmap(struct check *c, uint64_t chunk, uint64_t entry)
 {
-	uint64_t ratio = c->v->chunk_ratio;
+	uint64_t offset = VHDX_BAT_OFFSET(entry);
+	unsigned state = VHDX_BAT_STATE(entry);
 
-	if (index % (ratio + 1) != ratio)
-		check_payload(c, index - index / (ratio + 1), entry);
-	else if (entry)
-		check_found(c->report, CHECK_NOTE,
-			    "sector bitmap %llu is set, though the image has no parent",
-			    (unsigned long long)(index / (ratio + 1)));
-}
-
-/* Bytes from `at` on that are a hole of the file: entries there are all "not present". */
-static uint64_t hole_at(struct store *s, uint64_t at)
-{
-	enum disk_extent_kind kind;
-	uint64_t length;
-
-	if (at >= s->size || store_extent(s, at, &kind, &length) < 0 || kind != DISK_EXTENT_HOLE)
-		return 0;
-	return round_down64(length, VHDX_SECTOR);
-}
-
-static int check_bat(struct check *c, struct error *err)
-{
-	_cleanup_free_ le64 *page = malloc(VHDX_SECTOR);
-	struct vhdx *v = c->v;
-	uint64_t count = vhdx_bat_count(&v->params), index = 0;
-
-	if (!page)
-		return error_set(err, -ENOMEM, "out of memory");
-	c->report->blocks = vhdx_block_count(&v->params);
-	while (index < count) {
-		uint64_t at = v->regions.bat.offset + index * 8, hole = hole_at(v->store, at);
-		uint64_t n = MIN(VHDX_BAT_PER_PAGE, count - index);
-		int r;
-
-		if (hole) {
-			index += hole / 8;
-			continue;
-		}
-		r = store_read(v->store, page, VHDX_SECTOR, at);
-		if (r < 0)
-			return error_errno(err, r, "cannot read the block allocation table");
-		for (uint64_t i = 0; i < n; i++)
-			check_entry(c, index + i, le64_get(page[i]));
-		index += n;
+	if (!c->v->params.has_parent) {
+		if (entry)
+			check_found(c->report, CHECK_NOTE,
+				    "sector bitmap %llu is set, though the image has no parent",
+				    (unsigned long long)chunk);
+	} else if (state == VHDX_BITMAP_PRESENT) {
+		if (offset < VHDX_OBJECT_ALIGN ||
+		    !range_inside(offset, VHDX_BITMAP_SIZE, c->v->space.end))
+			check_found(c->report, CHECK_DAMAGE,
+				    "sector bitmap %llu: lies at %llu MiB, outside the file",
+				    (unsigned long long)chunk, (unsigned long long)(offset / MIB));
+		else if (!space_map_use(&c->used, offset, VHDX_BITMAP_SIZE))
+			check_found(c->report, CHECK_DAMAGE,
+				    "sector bitmap %llu: overlaps something else at %llu MiB",
+				    (unsigned long long)chunk, (unsigned long long)(offset / MIB));
+	} else if (state != VHDX_BITMAP_NOT_PRESENT) {
+		check_found(c->report, CHECK_DAMAGE, "sector bitmap %llu: state %u, which none has",
+			    (unsigned long long)chunk, state);
+	} else if (c->partial_chunk == chunk + 1) {
+		check_found(c->report, CHECK_DAMAGE,
+			    "sector bitmap %llu is missing, though a block needs it",
+			    (unsigned long long)chunk);
 	}
-	return 0;
+}
+
+static void check_entry(struct vhdx *v, void *context, uint64_t index, uint64_t entry)
+{
+	struct check *c = context;
+	uint64_t ratio = v->chunk_ratio, chunk = index / (ratio + 1);
+
+	if (index % (ratio + 1) == ratio) {
+		check_bitmap(c, chunk, entry);
+		return;
+	}
+	if (index - chunk >= vhdx_block_count(&v->params))
+		return;
+	if (VHDX_BAT_STATE(entry) == VHDX_BLOCK_PARTIALLY_PRESENT)
+		c->partial_chunk = chunk + 1;
+	check_payload(c, index - chunk, entry);
 }
 
 static void check_copies(struct vhdx *v, struct check_report *report)
@@ -151,7 +135,7 @@ static void check_waste(struct check *c)
 	uint64_t free = 0, end = c->v->space.end / MIB;
 
 	for (uint64_t i = 1; i < end; i++)
-		free += !(c->used[i / 8] & BIT(i % 8));
+		free += !space_map_used(&c->used, i);
 	if (free)
 		check_found(c->report, CHECK_WASTE, "%llu MiB of the file belong to nothing",
 			    (unsigned long long)free);
@@ -160,21 +144,20 @@ static void check_waste(struct check *c)
 static int check_space(struct check *c, struct error *err)
 {
 	struct vhdx *v = c->v;
-	int r;
+	int r = space_map_init(&c->used, v->space.end);
 
-	if (v->space.end > FILE_SIZE_MAX)
-		return error_set(err, -EFBIG, "the file is larger than any image can be");
-	c->used = calloc(v->space.end / MIB / 8 + 1, 1);
-	if (!c->used)
-		return error_set(err, -ENOMEM, "out of memory");
-	use(c, 0, MIB);
-	use(c, v->header.log_offset, v->header.log_length);
-	use(c, v->regions.bat.offset, v->regions.bat.length);
-	use(c, v->regions.metadata.offset, v->regions.metadata.length);
-	r = check_bat(c, err);
-	if (r >= 0)
+	if (r < 0)
+		return error_set(err, r,
+				 r == -EFBIG ? "the file is larger than any image can be"
+					     : "out of memory");
+	space_map_structures(&c->used, v);
+	c->report->blocks = vhdx_block_count(&v->params);
+	r = bat_scan(v, check_entry, c);
+	if (r < 0)
+		error_errno(err, r, "cannot read the block allocation table");
+	else
 		check_waste(c);
-	free(c->used);
+	free(c->used.bits);
 	return r;
 }
 

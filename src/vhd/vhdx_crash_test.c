@@ -137,6 +137,7 @@ struct change {
 
 struct guest {
 	struct disk *d;
+	struct disk *parent; /* NULL = the image has none */
 	struct record *record;
 	uint64_t stride; /* between the blocks that are used */
 	unsigned seed;
@@ -163,6 +164,12 @@ static uint64_t place_offset(const struct guest *g, unsigned place)
 
 	/* Units lie differently in each block, so that written ones meet others' unwritten ones. */
 	return block * g->stride + (unit * 5 + block * 2) % 64 * UNIT;
+}
+
+/* What a place holds before the guest writes to it. */
+static uint64_t first_value(const struct guest *g, unsigned place)
+{
+	return g->parent ? UINT64_C(1000000) + place : 0;
 }
 
 static void stamp(uint8_t *buf, uint64_t value)
@@ -306,7 +313,7 @@ static bool allowed(const struct guest *g, unsigned place, uint64_t value, size_
 		if (c->durable <= at && c->kind != CHANGE_TRIM)
 			return false;
 	}
-	return value == 0;
+	return value == first_value(g, place);
 }
 
 /* --- the crash --- */
@@ -318,15 +325,35 @@ static void check_print(struct check_report *r, enum check_kind kind, const char
 		print_message("check: %s\n", text);
 }
 
+static struct disk *open_ok(const struct guest *g, struct store *s, size_t at)
+{
+	struct error err = { 0 };
+	struct disk *d = NULL;
+
+	if (vhdx_open(s, &d, &err) < 0)
+		fail_msg("crash at event %zu: %s", at, err.message);
+	if (g->parent)
+		d->ops->set_parent(d, g->parent);
+	return d;
+}
+
+static void close_ok(struct disk *d)
+{
+	struct error err = { 0 };
+
+	if (d->ops->parent(d))
+		d->ops->set_parent(d, NULL);
+	if (disk_close(d, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
 static void verify(const struct guest *g, struct store *s, size_t at)
 {
 	struct check_report report = { .found = check_print };
 	struct error err = { 0 };
-	struct disk *d = NULL;
+	struct disk *d = open_ok(g, s, at);
 	uint64_t b[UNIT / 8];
 
-	if (vhdx_open(s, &d, &err) < 0)
-		fail_msg("crash at event %zu: %s", at, err.message);
 	for (unsigned p = 0; p < PLACES; p++) {
 		assert_int_equal(drive_read(d, b, UNIT, place_offset(g, p)), 0);
 		if (!allowed(g, p, b[0], at))
@@ -335,7 +362,7 @@ static void verify(const struct guest *g, struct store *s, size_t at)
 		for (size_t i = 1; i < ARRAY_SIZE(b); i++)
 			assert_int_equal(b[i], b[0]);
 	}
-	assert_int_equal(disk_close(d, &err), 0);
+	close_ok(d);
 	assert_int_equal(vhdx_check(s, &report, &err), 0);
 	if (report.counts[CHECK_DAMAGE])
 		fail_msg("crash at event %zu: the image is damaged", at);
@@ -403,14 +430,10 @@ static void crash_again(const struct guest *g, struct store *s, size_t at, unsig
 	struct record record = { 0 };
 	struct store *recorded = new_store(&record, 0);
 	size_t start;
-	struct error err = { 0 };
-	struct disk *d = NULL;
 
 	store_copy(s, recorded);
 	start = record.count;
-	if (vhdx_open(recorded, &d, &err) < 0)
-		fail_msg("crash at event %zu: %s", at, err.message);
-	assert_int_equal(disk_close(d, &err), 0);
+	close_ok(open_ok(g, recorded, at));
 	for (size_t k = start; k <= record.count; k++) {
 		struct store *again = new_store(NULL, 0);
 		size_t durable = MAX(durable_before(&record, k), start);
@@ -450,17 +473,13 @@ static void crash_everywhere(const struct guest *g, size_t start, unsigned seed)
 
 static void guest_run(struct guest *g, struct store *s, unsigned sessions, unsigned steps)
 {
-	struct error err = { 0 };
-
 	for (unsigned i = 0; i < sessions; i++) {
-		if (vhdx_open(s, &g->d, &err) < 0)
-			fail_msg("%s", err.message);
+		g->d = open_ok(g, s, 0);
 		for (unsigned n = 0; n < steps; n++)
 			guest_step(g);
 		while (g->in_flight)
 			assert_int_equal(loop_once(loop, -1), 0);
-		if (disk_close(g->d, &err) < 0)
-			fail_msg("%s", err.message);
+		close_ok(g->d);
 		/* Closing is a flush of everything. */
 		for (size_t c = 0; c < g->count; c++)
 			if (g->changes[c].durable == NEVER)
@@ -468,19 +487,46 @@ static void guest_run(struct guest *g, struct store *s, unsigned sessions, unsig
 	}
 }
 
-static void run_case(uint64_t size, uint64_t stride, unsigned seed, unsigned steps)
+/* A parent in which every place holds its first value. */
+static struct store *parent_new(struct guest *g, const struct vhdx_create_options *o)
 {
-	const struct vhdx_create_options o = { .size = size, .block_size = (uint32_t)BLOCK };
+	struct store *s = new_store(NULL, 0);
+	uint8_t b[UNIT];
+	struct disk *parent;
+
+	assert_int_equal(vhdx_store_create(s, o, NULL), 0);
+	assert_int_equal(vhdx_open(s, &parent, NULL), 0);
+	g->parent = parent;
+	for (unsigned p = 0; p < PLACES; p++) {
+		stamp(b, first_value(g, p));
+		assert_int_equal(drive_write(parent, b, UNIT, place_offset(g, p), 0), 0);
+	}
+	return s;
+}
+
+struct shape {
+	uint64_t size, stride;
+	bool child;
+};
+
+static void run_case(const struct shape *shape, unsigned seed, unsigned steps)
+{
+	struct disk_parent parent = { .id = guid_random(), .relative = (char[]){ "parent.vhdx" } };
+	struct vhdx_create_options o = { .size = shape->size, .block_size = (uint32_t)BLOCK };
 	struct record record = { 0 };
-	struct store *s = new_store(&record, seed);
+	struct store *s = new_store(&record, seed), *parent_store = NULL;
 	_cleanup_free_ struct guest *g = calloc(1, sizeof(*g));
 	struct error err = { 0 };
 	size_t start;
 
 	assert_non_null(g);
 	g->record = &record;
-	g->stride = stride;
+	g->stride = shape->stride;
 	g->seed = seed;
+	if (shape->child) {
+		parent_store = parent_new(g, &o);
+		o.parent = &parent;
+	}
 	if (vhdx_store_create(s, &o, &err) < 0)
 		fail_msg("%s", err.message);
 	start = record.count;
@@ -488,6 +534,10 @@ static void run_case(uint64_t size, uint64_t stride, unsigned seed, unsigned ste
 	crash_everywhere(g, start, seed);
 	print_message("%zu changes, %zu crash points\n", g->count, record.count - start + 1);
 	store_memory_free(s);
+	if (g->parent)
+		assert_int_equal(disk_close(g->parent, NULL), 0);
+	if (parent_store)
+		store_memory_free(parent_store);
 	record_clear(&record);
 }
 
@@ -498,32 +548,50 @@ static unsigned number(const char *name, unsigned otherwise)
 	return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
 }
 
-static void run_rounds(uint64_t size, uint64_t stride, unsigned steps)
+static void run_rounds(const struct shape *shape, unsigned steps)
 {
 	unsigned seed = number("PARTITA_CRASH_SEED", 1);
 
 	for (unsigned i = 0; i < number("PARTITA_CRASH_ROUNDS", 1); i++)
-		run_case(size, stride, seed + i, steps);
+		run_case(shape, seed + i, steps);
 }
+
+static const struct shape one_page = { 8 * MIB, BLOCK, false };
+/* Every block has its entry in another page of the BAT. */
+static const struct shape many_pages = { 4 * TIB, 600 * GIB, false };
+static const struct shape child_one_page = { 8 * MIB, BLOCK, true };
+static const struct shape child_many_pages = { 4 * TIB, 600 * GIB, true };
 
 static void test_one_page(void **state)
 {
 	(void)state;
-	run_rounds(8 * MIB, BLOCK, 250);
+	run_rounds(&one_page, 250);
 }
 
-/* Every block has its entry in another page of the BAT. */
 static void test_many_pages(void **state)
 {
 	(void)state;
-	run_rounds(4 * TIB, 600 * GIB, 250);
+	run_rounds(&many_pages, 250);
 }
 
 /* The log goes round several times. */
 static void test_long(void **state)
 {
 	(void)state;
-	run_rounds(4 * TIB, 600 * GIB, 1200);
+	run_rounds(&many_pages, 1200);
+}
+
+/* Data of the parent never turns into zeros. */
+static void test_child_one_page(void **state)
+{
+	(void)state;
+	run_rounds(&child_one_page, 250);
+}
+
+static void test_child_many_pages(void **state)
+{
+	(void)state;
+	run_rounds(&child_many_pages, 250);
 }
 
 int main(void)
@@ -532,6 +600,8 @@ int main(void)
 		cmocka_unit_test(test_one_page),
 		cmocka_unit_test(test_many_pages),
 		cmocka_unit_test(test_long),
+		cmocka_unit_test(test_child_one_page),
+		cmocka_unit_test(test_child_many_pages),
 	};
 	int r;
 

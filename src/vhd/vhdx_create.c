@@ -31,6 +31,7 @@ static struct vhdx_params params_of(const struct vhdx_create_options *o)
 	return (struct vhdx_params){
 		.block_size = o->block_size ? o->block_size : (uint32_t)BLOCK_SIZE,
 		.leave_allocated = o->fixed,
+		.has_parent = o->parent != NULL,
 		.size = o->size,
 		.id = guid_is_zero(&o->id) ? guid_random() : o->id,
 		.logical_sector = o->logical_sector ? o->logical_sector : 512,
@@ -75,20 +76,32 @@ static int headers_write(struct store *s)
 	return r;
 }
 
-static int tables_write(struct store *s, const struct vhdx_params *p,
-			const struct vhdx_regions *regions)
+/* The metadata: `bytes` has VHDX_PARAMS_BYTES. */
+static int metadata_encode(const struct vhdx_params *p, const struct disk_parent *parent,
+			   uint8_t *bytes, struct error *err)
 {
-	_cleanup_free_ void *bytes = malloc(MAX(VHDX_REGION_SIZE, VHDX_PARAMS_BYTES));
+	size_t n = 0;
+	int r = 0;
+
+	memset(bytes, 0, VHDX_PARAMS_BYTES);
+	if (parent)
+		r = vhdx_locator_encode(parent, bytes + VHDX_LOCATOR_OFFSET, VHDX_LOCATOR_MAX, &n,
+					err);
+	vhdx_params_encode(p, (uint32_t)n, bytes);
+	return r;
+}
+
+static int tables_write(struct store *s, const struct vhdx_regions *regions, const void *metadata)
+{
+	_cleanup_free_ void *bytes = malloc(VHDX_REGION_SIZE);
 	int r = bytes ? 0 : -ENOMEM;
 
 	if (r >= 0)
 		vhdx_regions_encode(regions, bytes);
 	for (unsigned n = 0; n < 2 && r >= 0; n++)
 		r = store_write(s, bytes, VHDX_REGION_SIZE, VHDX_REGION_OFFSET(n));
-	if (r >= 0) {
-		vhdx_params_encode(p, bytes);
-		r = store_write(s, bytes, VHDX_PARAMS_BYTES, METADATA_OFFSET);
-	}
+	if (r >= 0)
+		r = store_write(s, metadata, VHDX_PARAMS_BYTES, METADATA_OFFSET);
 	return r;
 }
 
@@ -127,8 +140,15 @@ int vhdx_store_create(struct store *s, const struct vhdx_create_options *options
 {
 	struct vhdx_params p = params_of(options);
 	struct vhdx_regions regions;
+	_cleanup_free_ uint8_t *metadata = malloc(VHDX_PARAMS_BYTES);
 	int r = vhdx_params_check(&p, err);
 
+	if (r >= 0 && !metadata)
+		r = error_set(err, -ENOMEM, "out of memory");
+	if (r >= 0 && p.has_parent && p.leave_allocated)
+		r = error_set(err, -EINVAL, "a differencing image cannot be fixed");
+	if (r >= 0)
+		r = metadata_encode(&p, options->parent, metadata, err);
 	if (r < 0)
 		return r;
 	if (s->size || s->fixed_size)
@@ -140,7 +160,7 @@ int vhdx_store_create(struct store *s, const struct vhdx_create_options *options
 	if (r >= 0)
 		r = store_reserve(s, LOG_OFFSET, LOG_LENGTH);
 	if (r >= 0)
-		r = tables_write(s, &p, &regions);
+		r = tables_write(s, &regions, metadata);
 	if (r >= 0 && p.leave_allocated)
 		r = fixed_write(s, &p, &regions.bat);
 	if (r >= 0)

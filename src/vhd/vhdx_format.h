@@ -57,6 +57,13 @@
 #define VHDX_BLOCK_FULLY_PRESENT     6u
 #define VHDX_BLOCK_PARTIALLY_PRESENT 7u
 
+/* 2.5.1.2: states of a sector bitmap block, which holds a bit for each sector of a chunk, the
+ * lowest first: 1 = the sector is in this file. */
+#define VHDX_BITMAP_NOT_PRESENT 0u
+#define VHDX_BITMAP_PRESENT     6u
+#define VHDX_BITMAP_SIZE        MIB
+#define VHDX_BITS_PER_PAGE      (8 * VHDX_SECTOR)
+
 #define VHDX_BAT_STATE(e) ((unsigned)((e)&7))
 #define VHDX_BAT_OFFSET(e)                                                                         \
 	((e) & ~(MIB - 1)) /* FileOffsetMB lies at bit 20: bytes as it stands                      \
@@ -113,6 +120,19 @@ struct vhdx_log_header {
 };
 _Static_assert(sizeof(struct vhdx_log_header) == 64, "log header");
 
+struct vhdx_locator_header {
+	struct guid type;
+	le16 reserved, count;
+};
+_Static_assert(sizeof(struct vhdx_locator_header) == 20, "locator header");
+
+/* Offsets from the start of the item; UTF-16 without a NUL. */
+struct vhdx_locator_entry {
+	le32 key_offset, value_offset;
+	le16 key_length, value_length;
+};
+_Static_assert(sizeof(struct vhdx_locator_entry) == 12, "locator entry");
+
 /* A data descriptor, or with VHDX_ZERO_SIGNATURE a zero descriptor (leading = its length). */
 struct vhdx_log_descriptor {
 	le32 signature, trailing;
@@ -144,6 +164,9 @@ _Static_assert(sizeof(struct vhdx_log_data) == VHDX_SECTOR, "log data");
 	GUID(0xcda348c7, 0x445d, 0x4471, 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56)
 #define VHDX_GUID_PARENT_LOCATOR                                                                   \
 	GUID(0xa8d35f2d, 0xb30b, 0x454d, 0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c)
+/* 2.6.2.6.1: the type of a parent locator */
+#define VHDX_GUID_LOCATOR_VHDX                                                                     \
+	GUID(0xb04aefb7, 0xd19e, 0x4a81, 0xb7, 0x89, 0x25, 0xb8, 0xe9, 0x44, 0x59, 0x13)
 /* not in MS-VHDX */
 #define VHDX_GUID_CHS                                                                              \
 	GUID(0xda02d7bc, 0x3d3a, 0x423c, 0xac, 0x88, 0x2a, 0x36, 0xab, 0x21, 0x47, 0x9b)

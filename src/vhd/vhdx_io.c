@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Requests on an open VHDX. An op walks over the blocks that its request touches. It waits (and is
- * resumed by whom it waits for) only for a BAT page that is not in memory and, once per image, for
- * the activation that precedes the first change. Everything else is decided at once: a piece of
- * I/O, zeros, or a changed BAT entry.
+ * resumed by whom it waits for) only for pages of BAT and sector bitmaps that are not in memory
+ * and, once per image, for the activation that precedes the first change. Everything else is
+ * decided at once: a piece of I/O, a read from the parent, zeros, or a changed BAT entry.
  */
 #include "vhd/vhdx_internal.h"
 
@@ -67,7 +67,61 @@ static void op_put(struct vhdx_op *op)
 		vhdx_op_finish(op, op->result);
 }
 
+/* --- pages that an op needs --- */
+
+/* Pins the page into *slot: 0; 1 when the op waits for it and comes again; or negative errno. */
+static int hold(struct vhdx_op *op, enum vhdx_hold which, uint64_t offset)
+{
+	struct page **slot = &op->held[which];
+	int r;
+
+	if (*slot && (*slot)->offset == offset)
+		return 0;
+	if (*slot)
+		page_unpin(*slot);
+	*slot = page_find(op->v, offset);
+	if (*slot) {
+		page_pin(*slot);
+		return 0;
+	}
+	r = page_load(op->v, offset, op);
+	return r < 0 ? r : 1;
+}
+
+static void release(struct vhdx_op *op)
+{
+	for (unsigned i = 0; i < HOLD_COUNT; i++) {
+		if (op->held[i])
+			page_unpin(op->held[i]);
+		op->held[i] = NULL;
+	}
+}
+
 /* --- pieces --- */
+
+static bool bit_get(const struct page *p, uint32_t bit)
+{
+	return p->bytes[bit / 8] & BIT(bit % 8);
+}
+
+/* The sectors are in this file from now on. */
+static void bits_set(struct vhdx *v, struct page *p, uint32_t bit, uint32_t count)
+{
+	bool changed = false;
+
+	for (uint32_t i = bit; i < bit + count; i++) {
+		if (i % 8 == 0 && i + 8 <= bit + count) {
+			changed |= p->bytes[i / 8] != 0xff;
+			p->bytes[i / 8] = 0xff;
+			i += 7;
+		} else if (!bit_get(p, i)) {
+			p->bytes[i / 8] |= (uint8_t)BIT(i % 8);
+			changed = true;
+		}
+	}
+	if (changed)
+		page_dirty(v, p);
+}
 
 static void on_piece(struct store_io *io, int result)
 {
@@ -76,6 +130,10 @@ static void on_piece(struct store_io *io, int result)
 	struct vhdx *v = op->v;
 
 	list_remove(&piece->node);
+	if (piece->bitmap && result >= 0)
+		bits_set(v, piece->bitmap, piece->bit, piece->bits);
+	if (piece->bitmap)
+		page_unpin(piece->bitmap);
 	free(piece->iov);
 	if (piece != &op->first)
 		free(piece);
@@ -95,6 +153,7 @@ static struct vhdx_piece *piece_new(struct vhdx_op *op)
 	op->first_used = true;
 	piece = &op->first;
 	piece->iov = NULL;
+	piece->bitmap = NULL;
 	return piece;
 }
 
@@ -115,7 +174,11 @@ static int piece_iov(struct vhdx_piece *piece, const struct disk_request *req, u
 	return 0;
 }
 
-static int piece_submit(struct vhdx_op *op, enum store_op store_op, uint64_t offset, uint64_t n)
+/*
+ * With a bitmap page (held for op->at): the sectors become this file's own, afterwards.
+ */
+static int piece_submit(struct vhdx_op *op, enum store_op store_op, uint64_t offset, uint64_t n,
+			struct page *bitmap)
 {
 	struct vhdx_piece *piece = piece_new(op);
 	bool moves = store_op == STORE_READ || store_op == STORE_WRITE;
@@ -135,42 +198,227 @@ static int piece_submit(struct vhdx_op *op, enum store_op store_op, uint64_t off
 	}
 	piece->op = op;
 	piece->sequence = op->v->io_sequence++;
+	if (bitmap) {
+		uint64_t sector = (op->req->offset + op->at) / op->v->params.logical_sector;
+
+		piece->bitmap = bitmap;
+		piece->bit = (uint32_t)(sector % VHDX_BITS_PER_PAGE);
+		piece->bits = (uint32_t)(n / op->v->params.logical_sector);
+		page_pin(bitmap);
+	}
 	list_append(&op->v->in_flight, &piece->node);
 	op->pending++;
 	store_submit(op->v->store, &piece->io);
 	return 0;
 }
 
+static void on_lower(struct below_read *read, int result)
+{
+	struct vhdx_lower *lower = container_of(read, struct vhdx_lower, read);
+	struct vhdx_op *op = lower->op;
+
+	free(lower);
+	if (result < 0 && op->result >= 0)
+		op->result = result;
+	op_put(op);
+}
+
+static int lower_submit(struct vhdx_op *op, uint64_t n)
+{
+	struct vhdx_lower *lower = malloc(sizeof(*lower));
+	int r;
+
+	if (!lower)
+		return -ENOMEM;
+	*lower = (struct vhdx_lower){ .read.done = on_lower, .op = op };
+	r = below_read(&lower->read, op->v->disk.below, op->req, op->at, n);
+	if (r <= 0)
+		free(lower);
+	else
+		op->pending++;
+	return r < 0 ? r : 0;
+}
+
 /* --- what an op does to one block --- */
 
-/* The part of a block that a step is about. */
+/* The part of a block that a step is about; a step advances op->at by it. */
 struct span {
-	struct bat_page *page;
 	uint64_t block, at, length;
 	unsigned state;
 	uint64_t offset; /* of the block in the file, when it is there */
+	uint64_t bitmap; /* of the chunk's bitmap, when it was asked for; 0 = there is none */
 };
 
-static int step_read(struct vhdx_op *op, const struct span *s)
+/* Bytes of the file's page with the bits of the sectors at op->at. */
+static uint64_t bitmap_page(const struct vhdx_op *op, const struct span *s)
+{
+	uint64_t sector = (op->req->offset + op->at) / op->v->params.logical_sector;
+
+	return s->bitmap + sector % VHDX_CHUNK_SECTORS / VHDX_BITS_PER_PAGE * VHDX_SECTOR;
+}
+
+/* Cuts the span where its bitmap page ends. */
+static void span_cut(const struct vhdx_op *op, struct span *s)
+{
+	uint64_t reach = (uint64_t)VHDX_BITS_PER_PAGE * op->v->params.logical_sector;
+	uint64_t disk_at = op->req->offset + op->at;
+
+	s->length = MIN(s->length, reach - disk_at % reach);
+}
+
+static int find_bitmap(struct vhdx_op *op, struct span *s)
+{
+	int r = hold(op, HOLD_BITMAP_BAT, bat_bitmap_page_of(op->v, s->block));
+
+	return r ? r : bat_bitmap_get(op->v, op->held[HOLD_BITMAP_BAT], s->block, &s->bitmap);
+}
+
+/* A bitmap for a PARTIALLY_PRESENT block: its page is held afterwards. */
+static int hold_bitmap(struct vhdx_op *op, struct span *s)
+{
+	int r = find_bitmap(op, s);
+
+	if (!r && !s->bitmap)
+		return -EIO; /* the block says that there is one */
+	return r ? r : hold(op, HOLD_BITMAP, bitmap_page(op, s));
+}
+
+static int read_partial(struct vhdx_op *op, struct span *s)
+{
+	uint32_t sector = op->v->params.logical_sector;
+	uint64_t end;
+	int r = hold_bitmap(op, s);
+
+	if (r)
+		return r;
+	span_cut(op, s);
+	for (end = op->at + s->length; op->at < end && r >= 0;) {
+		const struct page *p = op->held[HOLD_BITMAP];
+		uint32_t bit = (uint32_t)((op->req->offset + op->at) / sector % VHDX_BITS_PER_PAGE);
+		bool here = bit_get(p, bit);
+		uint64_t n = sector;
+
+		while (op->at + n < end && bit_get(p, ++bit) == here)
+			n += sector;
+		r = here ? piece_submit(op, STORE_READ, s->offset + s->at, n, NULL)
+			 : lower_submit(op, n);
+		op->at += n;
+		s->at += n;
+	}
+	s->length = 0;
+	return r;
+}
+
+static int step_read(struct vhdx_op *op, struct span *s)
 {
 	if (s->state == VHDX_BLOCK_FULLY_PRESENT)
-		return piece_submit(op, STORE_READ, s->offset + s->at, s->length);
+		return piece_submit(op, STORE_READ, s->offset + s->at, s->length, NULL);
+	if (s->state == VHDX_BLOCK_PARTIALLY_PRESENT)
+		return read_partial(op, s);
+	if (s->state == VHDX_BLOCK_NOT_PRESENT && op->v->params.has_parent)
+		return lower_submit(op, s->length);
 	iov_zero(op->req->iov, op->req->iovcnt, op->at, s->length);
 	return 0;
 }
 
-static int step_write(struct vhdx_op *op, const struct span *s)
+/*
+ * Sees to it that all bits of an absent block are 0, page by page; nobody sets one before the block
+ * is PARTIALLY_PRESENT, and a step that waits starts again with the block's entry.
+ */
+static int clear_bits(struct vhdx_op *op, const struct span *s)
 {
-	uint64_t offset = s->offset;
+	struct vhdx *v = op->v;
+	uint64_t bits = v->params.block_size / v->params.logical_sector;
+	uint64_t first = s->block * bits % VHDX_CHUNK_SECTORS;
 
-	if (s->state != VHDX_BLOCK_FULLY_PRESENT) {
-		int r = space_take(op->v, &offset);
+	while (op->cleared < bits) {
+		uint64_t bit = first + op->cleared, in_page = bit % VHDX_BITS_PER_PAGE;
+		uint64_t n = MIN(bits - op->cleared, VHDX_BITS_PER_PAGE - in_page);
+		int r = hold(op, HOLD_BITMAP, s->bitmap + bit / VHDX_BITS_PER_PAGE * VHDX_SECTOR);
+		uint8_t *p;
 
+		if (r)
+			return r;
+		p = op->held[HOLD_BITMAP]->bytes + in_page / 8;
+		if (!bytes_zero(p, n / 8)) {
+			memset(p, 0, n / 8);
+			page_dirty(v, op->held[HOLD_BITMAP]);
+		}
+		op->cleared += n;
+	}
+	return 0;
+}
+
+/* Gives an absent block of a differencing image a place, where no sector is its own yet. */
+static int allocate_partial(struct vhdx_op *op, struct span *s)
+{
+	struct vhdx *v = op->v;
+	uint64_t bitmap = 0;
+	int r = find_bitmap(op, s);
+
+	if (!r && s->bitmap)
+		r = clear_bits(op, s);
+	if (r)
+		return r;
+	if (!s->bitmap) {
+		r = space_take(v, VHDX_BITMAP_SIZE, &bitmap);
 		if (r < 0)
 			return r;
-		bat_set(op->v, s->page, s->block, VHDX_BLOCK_FULLY_PRESENT, offset);
 	}
-	return piece_submit(op, STORE_WRITE, offset + s->at, s->length);
+	r = space_take(v, v->params.block_size, &s->offset);
+	if (r < 0) {
+		if (bitmap)
+			space_give(v, bitmap, VHDX_BITMAP_SIZE);
+		return r;
+	}
+	if (bitmap)
+		bat_bitmap_set(v, op->held[HOLD_BITMAP_BAT], s->block, bitmap);
+	s->state = VHDX_BLOCK_PARTIALLY_PRESENT;
+	bat_set(v, op->held[HOLD_BAT], s->block, s->state, s->offset);
+	return 0;
+}
+
+static int allocate(struct vhdx_op *op, struct span *s)
+{
+	struct vhdx *v = op->v;
+	int r;
+
+	if (s->state == VHDX_BLOCK_NOT_PRESENT && v->params.has_parent)
+		return allocate_partial(op, s);
+	r = space_take(v, v->params.block_size, &s->offset);
+	if (r < 0)
+		return r;
+	s->state = VHDX_BLOCK_FULLY_PRESENT;
+	bat_set(v, op->held[HOLD_BAT], s->block, s->state, s->offset);
+	return 0;
+}
+
+/* Submits a change of the block's bytes, and of its bitmap if it has one. */
+static int change(struct vhdx_op *op, struct span *s, enum store_op store_op)
+{
+	struct page *bitmap = NULL;
+
+	if (s->state == VHDX_BLOCK_PARTIALLY_PRESENT) {
+		int r = hold_bitmap(op, s);
+
+		if (r)
+			return r;
+		span_cut(op, s);
+		bitmap = op->held[HOLD_BITMAP];
+	}
+	return piece_submit(op, store_op, s->offset + s->at, s->length, bitmap);
+}
+
+static bool in_file(const struct span *s)
+{
+	return s->state == VHDX_BLOCK_FULLY_PRESENT || s->state == VHDX_BLOCK_PARTIALLY_PRESENT;
+}
+
+static int step_write(struct vhdx_op *op, struct span *s)
+{
+	int r = in_file(s) ? 0 : allocate(op, s);
+
+	return r ? r : change(op, s, STORE_WRITE);
 }
 
 static bool whole_block(const struct vhdx *v, const struct span *s)
@@ -183,35 +431,48 @@ static bool whole_block(const struct vhdx *v, const struct span *s)
 /* Takes a whole block out of the file. Its space is punched later, without anybody waiting. */
 static int block_drop(struct vhdx_op *op, const struct span *s, unsigned state)
 {
-	bat_set(op->v, s->page, s->block, state, 0);
-	space_give(op->v, s->offset);
+	bat_set(op->v, op->held[HOLD_BAT], s->block, state, 0);
+	if (s->offset)
+		space_give(op->v, s->offset, op->v->params.block_size);
 	return 0;
 }
 
-static int step_trim(struct vhdx_op *op, const struct span *s)
+static bool from_parent(const struct vhdx *v, const struct span *s)
 {
-	if (s->state != VHDX_BLOCK_FULLY_PRESENT || op->v->params.leave_allocated)
+	return s->state == VHDX_BLOCK_NOT_PRESENT && v->params.has_parent;
+}
+
+/* Parts of a block that the parent has are left alone: they would take space to become zeros. */
+static int step_trim(struct vhdx_op *op, struct span *s)
+{
+	if (op->v->params.leave_allocated || !(in_file(s) || from_parent(op->v, s)))
 		return 0;
 	if (whole_block(op->v, s))
 		return block_drop(op, s, VHDX_BLOCK_UNMAPPED);
-	return piece_submit(op, STORE_PUNCH, s->offset + s->at, s->length);
+	return in_file(s) ? piece_submit(op, STORE_PUNCH, s->offset + s->at, s->length, NULL) : 0;
 }
 
-static int step_zero(struct vhdx_op *op, const struct span *s)
+static int step_zero(struct vhdx_op *op, struct span *s)
 {
-	if (s->state == VHDX_BLOCK_NOT_PRESENT || s->state == VHDX_BLOCK_ZERO)
+	struct vhdx *v = op->v;
+	int r = 0;
+
+	if (s->state == VHDX_BLOCK_ZERO ||
+	    (s->state == VHDX_BLOCK_NOT_PRESENT && !v->params.has_parent))
 		return 0;
 	/* Here it reads as zeros, but others may show old data in it (MS-VHDX 2.5.1.1): say it. */
-	if (s->state != VHDX_BLOCK_FULLY_PRESENT) {
-		bat_set(op->v, s->page, s->block, VHDX_BLOCK_ZERO, 0);
+	if (!in_file(s) && !from_parent(v, s)) {
+		bat_set(v, op->held[HOLD_BAT], s->block, VHDX_BLOCK_ZERO, 0);
 		return 0;
 	}
-	if (whole_block(op->v, s) && !op->v->params.leave_allocated)
+	if (whole_block(v, s) && !v->params.leave_allocated)
 		return block_drop(op, s, VHDX_BLOCK_ZERO);
-	return piece_submit(op, STORE_ZERO, s->offset + s->at, s->length);
+	if (!in_file(s))
+		r = allocate(op, s);
+	return r ? r : change(op, s, STORE_ZERO);
 }
 
-static int (*const steps[])(struct vhdx_op *op, const struct span *s) = {
+static int (*const steps[])(struct vhdx_op *op, struct span *s) = {
 	[DISK_READ] = step_read,
 	[DISK_WRITE] = step_write,
 	[DISK_TRIM] = step_trim,
@@ -220,7 +481,10 @@ static int (*const steps[])(struct vhdx_op *op, const struct span *s) = {
 
 /* --- the walk --- */
 
-/* Returns 1 when the op waits for something, 0 when it goes on, or a negative errno. */
+/*
+ * Returns 1 when the op waits for something, 0 when it goes on, or a negative errno. What waits
+ * has not changed anything yet that coming again would change twice.
+ */
 static int op_step(struct vhdx_op *op)
 {
 	struct vhdx *v = op->v;
@@ -230,14 +494,15 @@ static int op_step(struct vhdx_op *op)
 
 	s.at = disk_at & (v->params.block_size - 1);
 	s.length = MIN(v->params.block_size - s.at, op->req->length - op->at);
-	s.page = bat_page_find(v, s.block);
-	if (!s.page) {
-		r = bat_page_load(v, s.block, op);
-		return r < 0 ? r : 1;
-	}
-	r = bat_get(v, s.page, s.block, &s.state, &s.offset);
-	if (r >= 0)
+	r = hold(op, HOLD_BAT, bat_page_of(v, s.block));
+	if (!r)
+		r = bat_get(v, op->held[HOLD_BAT], s.block, &s.state, &s.offset);
+	if (!r)
 		r = steps[op->req->op](op, &s);
+	if (r > 0)
+		return r;
+	release(op);
+	op->cleared = 0;
 	op->at += s.length;
 	return r;
 }
@@ -258,6 +523,7 @@ static void op_run(struct vhdx_op *op)
 void vhdx_op_resume(struct vhdx_op *op, int result)
 {
 	if (result < 0) {
+		release(op);
 		op->result = op->result < 0 ? op->result : result;
 		op_put(op);
 		return;
@@ -282,7 +548,7 @@ static void op_start(struct vhdx_op *op)
 			vhdx_op_finish(op, 0);
 		else
 			journal_flush(v, op);
-	} else if (writes && !v->journal.warm) {
+	} else if (writes && !v->journal.renewed) {
 		r = journal_activate(v, op);
 		if (r < 0)
 			vhdx_op_finish(op, r);
@@ -312,6 +578,8 @@ void vhdx_submit(struct disk *disk, struct disk_request *req)
 	op->req = req;
 	op->v = v;
 	op->at = 0;
+	op->cleared = 0;
+	memset(op->held, 0, sizeof(op->held));
 	op->pending = 1;
 	op->result = 0;
 	op->inside = true;

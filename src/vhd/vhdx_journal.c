@@ -7,12 +7,14 @@
  * Activation, once, before the first change (MS-VHDX 2.2.2): an empty log entry with a new LogGuid,
  * flush, then both headers in turn with new FileWriteGuid, DataWriteGuid and that LogGuid, each
  * flushed. The entry comes first, because a header that names a log without a valid entry is
- * damage.
+ * damage. Changes that no guest can see (compacting, another parent's place) leave DataWriteGuid as
+ * it is, since children hold on to it; a guest's first write then renews it in a second activation.
  *
- * A cycle makes durable what was complete when it started: entries with all BAT pages that were
- * dirty then, one flush for them and the data, and the flush requests that waited are done. When
- * half of the log is in use, or when closing, all logged pages then go to their places in the BAT,
- * and after another flush the tail may pass them.
+ * A cycle makes durable what was complete when it started: entries with all pages that were dirty
+ * then, one flush for them and the data, and the flush requests that waited are done. In a
+ * differencing image each entry follows a flush of the data that its pages speak of. When half of
+ * the log is in use, or when closing, all logged pages then go to their places, and after another
+ * flush the tail may pass them.
  *
  * Room in the log. An entry takes at most a quarter. One is only started when at most half is in
  * use, or right after everything was applied; and what is in use is counted from the tail in the
@@ -139,7 +141,11 @@ static void activation_end(struct vhdx *v, int result)
 	struct journal *j = &v->journal;
 
 	j->busy = false;
+	j->activate_wanted = j->renew_wanted = false;
+	j->activate_result = result;
 	if (result >= 0) {
+		j->renewed = j->renewed ||
+			     !guid_equal(&v->header.data_write, &j->next_header.data_write);
 		v->header = j->next_header;
 		j->warm = true;
 		flushed(v);
@@ -205,25 +211,42 @@ static void on_first_entry(struct vhdx *v, int result)
 	on_flush_next(v, result, on_first_entry_flushed);
 }
 
+/* A second try keeps the GUIDs: a header of the first one may be on the disk already. */
+static void guids_choose(struct vhdx *v)
+{
+	struct journal *j = &v->journal;
+	uint64_t sequence = v->header.sequence;
+
+	if (guid_is_zero(&j->next_header.log)) {
+		j->next_header = v->header;
+		j->next_header.file_write = guid_random();
+		j->next_header.log = guid_random();
+	}
+	if ((!list_empty(&j->activation_waiters) || j->renew_wanted) &&
+	    guid_equal(&j->next_header.data_write, &v->header.data_write))
+		j->next_header.data_write =
+			guid_is_zero(&j->next_data) ? guid_random() : j->next_data;
+	j->next_header.sequence = sequence;
+}
+
 static void activation_start(struct vhdx *v)
 {
 	struct journal *j = &v->journal;
 	struct vhdx_log_stamp stamp;
-	int r = store_reserve(v->store, v->header.log_offset, v->header.log_length);
+	int r;
 
 	j->busy = true;
+	guids_choose(v);
+	if (j->warm) {
+		header_write(v, on_header1);
+		return;
+	}
+	space_scan(v);
+	r = store_reserve(v->store, v->header.log_offset, v->header.log_length);
 	if (r < 0) {
 		activation_end(v, r);
 		return;
 	}
-	/* A second try keeps the GUIDs: a header of the first one may be on the disk already. */
-	if (guid_is_zero(&j->next_header.log)) {
-		j->next_header = v->header;
-		j->next_header.file_write = guid_random();
-		j->next_header.data_write = guid_random();
-		j->next_header.log = guid_random();
-	}
-	j->next_header.sequence = v->header.sequence;
 	j->head = 1;
 	j->tail = j->written_tail = j->durable_tail = 0;
 	j->sequence = 1;
@@ -263,7 +286,7 @@ static void cycle_end(struct vhdx *v, int result)
 {
 	struct journal *j = &v->journal;
 
-	list_splice(&v->bat.dirty, &j->cycle_pages);
+	list_splice(&v->pages.dirty, &j->cycle_pages);
 	j->busy = false;
 	j->cycle_result = result;
 	if (result >= 0)
@@ -310,21 +333,21 @@ static void applies_done(struct vhdx *v)
 
 static void on_applied(struct store_io *io, int result)
 {
-	struct bat_page *p = container_of(io, struct bat_page, io);
+	struct page *p = container_of(io, struct page, io);
 	struct vhdx *v = p->v;
 
 	if (result < 0)
 		v->journal.apply_result = result;
 	else
-		bat_page_applied(v, p);
+		page_applied(v, p);
 	if (!--v->journal.applying)
 		applies_done(v);
 }
 
 static bool may_apply(const struct vhdx *v)
 {
-	list_foreach(it, &v->bat.unapplied) if (list_entry(it, struct bat_page, unapplied_node)
-							->unlogged) return false;
+	list_foreach(it, &v->pages.unapplied) if (list_entry(it, struct page, unapplied_node)
+							  ->unlogged) return false;
 	return true;
 }
 
@@ -336,14 +359,14 @@ static void apply(struct vhdx *v)
 	j->apply_result = may_apply(v) ? 0 : -ENOSPC;
 	j->applying = 1;
 	if (!j->apply_result) {
-		list_foreach(it, &v->bat.unapplied)
+		list_foreach(it, &v->pages.unapplied)
 		{
-			struct bat_page *p = list_entry(it, struct bat_page, unapplied_node);
+			struct page *p = list_entry(it, struct page, unapplied_node);
 
 			p->iov = (struct iovec){ p->logged, VHDX_SECTOR };
 			p->io = (struct store_io){
 				.op = STORE_WRITE,
-				.offset = bat_page_offset(v, p),
+				.offset = p->offset,
 				.length = VHDX_SECTOR,
 				.iov = &p->iov,
 				.iovcnt = 1,
@@ -370,7 +393,7 @@ static void on_cycle_flushed(struct vhdx *v, int result)
 		j->completed = j->started;
 		finish_all(&j->flush_active, 0);
 	}
-	if (v->bat.unapplied_count && (j->drain || pressed(j)))
+	if (v->pages.unapplied_count && (j->drain || pressed(j)))
 		apply(v);
 	else
 		cycle_round(v);
@@ -382,7 +405,7 @@ static void on_entry(struct vhdx *v, int result)
 
 	if (result < 0) {
 		for (uint32_t i = 0; i < j->batch_count; i++)
-			bat_page_relog(v, j->batch[i]);
+			page_relog(v, j->batch[i]);
 		cycle_end(v, result);
 		return;
 	}
@@ -425,15 +448,15 @@ static int entry_build(struct vhdx *v)
 	struct vhdx_log_stamp stamp;
 
 	/* An entry that everything before it is applied for is its own tail. */
-	if (!v->bat.unapplied_count)
+	if (!v->pages.unapplied_count)
 		j->tail = j->head;
 	j->batch_count = 0;
 	while (!list_empty(&j->cycle_pages) && j->batch_count < ENTRY_SECTORS_MAX - 1) {
-		struct bat_page *p = list_first(&j->cycle_pages, struct bat_page, dirty_node);
+		struct page *p = list_first(&j->cycle_pages, struct page, dirty_node);
 
-		if (bat_page_log(v, p) < 0)
+		if (page_log(v, p) < 0)
 			break;
-		pages[j->batch_count] = (struct vhdx_log_page){ bat_page_offset(v, p), p->logged };
+		pages[j->batch_count] = (struct vhdx_log_page){ p->offset, p->logged };
 		j->batch[j->batch_count++] = p;
 	}
 	if (!j->batch_count)
@@ -442,6 +465,18 @@ static int entry_build(struct vhdx *v)
 	vhdx_log_entry_encode(j->buffer, &stamp, pages, j->batch_count);
 	j->entry_sectors = vhdx_log_entry_sectors(j->batch_count);
 	return 0;
+}
+
+static void on_data_flushed(struct vhdx *v, int result)
+{
+	if (result < 0) {
+		for (uint32_t i = 0; i < v->journal.batch_count; i++)
+			page_relog(v, v->journal.batch[i]);
+		cycle_fail(v, result);
+		return;
+	}
+	flushed(v);
+	entry_write(v);
 }
 
 /* Goes on with the cycle's pages; without any left, the cycle is at its end. */
@@ -456,7 +491,7 @@ static void cycle_round(struct vhdx *v)
 	}
 	if (used(j) + ENTRY_SECTORS_MAX > j->sectors) {
 		/* Only when applying failed before is there no room: it may work now. */
-		if (j->apply_tried || !v->bat.unapplied_count)
+		if (j->apply_tried || !v->pages.unapplied_count)
 			cycle_end(v, j->apply_result < 0 ? j->apply_result : -ENOSPC);
 		else
 			apply(v);
@@ -465,6 +500,8 @@ static void cycle_round(struct vhdx *v)
 	r = entry_build(v);
 	if (r < 0)
 		cycle_end(v, r);
+	else if (v->params.has_parent)
+		step_flush(v, on_data_flushed);
 	else
 		entry_write(v);
 }
@@ -479,7 +516,7 @@ static void cycle_start(struct vhdx *v)
 	j->apply_result = 0;
 	j->started++;
 	list_splice(&j->flush_active, &j->flush_waiters);
-	list_splice(&j->cycle_pages, &v->bat.dirty);
+	list_splice(&j->cycle_pages, &v->pages.dirty);
 	if (list_empty(&j->cycle_pages))
 		step_flush(v, on_cycle_flushed);
 	else
@@ -496,12 +533,12 @@ static void run_task(struct loop_task *t)
 	if (j->failed) {
 		finish_all(&j->flush_waiters, j->failed);
 		resume_all(&j->activation_waiters, j->failed);
-	} else if (!list_empty(&j->activation_waiters) && !j->warm) {
+	} else if ((!list_empty(&j->activation_waiters) && !j->renewed) || j->activate_wanted) {
 		activation_start(v);
 	} else if (!list_empty(&j->activation_waiters)) {
 		resume_all(&j->activation_waiters, 0);
 		kick(v);
-	} else if (!list_empty(&j->flush_waiters) || v->bat.dirty_count >= DIRTY_MAX ||
+	} else if (!list_empty(&j->flush_waiters) || v->pages.dirty_count >= DIRTY_MAX ||
 		   j->flush_wanted) {
 		cycle_start(v);
 	}
@@ -519,7 +556,7 @@ void journal_poll(struct vhdx *v)
 
 	/* After a failed cycle only a flush tries again; otherwise a full disk would spin. */
 	if (!list_empty(&j->flush_waiters) || !list_empty(&j->activation_waiters) ||
-	    (v->bat.dirty_count >= DIRTY_MAX && j->cycle_result >= 0))
+	    (v->pages.dirty_count >= DIRTY_MAX && j->cycle_result >= 0))
 		kick(v);
 }
 
@@ -544,7 +581,7 @@ int journal_start(struct vhdx *v)
 	if (v->store->read_only)
 		return 0;
 	j->sectors = v->header.log_length / VHDX_SECTOR;
-	j->batch = calloc(ENTRY_SECTORS_MAX, sizeof(struct bat_page *));
+	j->batch = calloc(ENTRY_SECTORS_MAX, sizeof(struct page *));
 	if (!j->batch || posix_memalign(&buffer, VHDX_SECTOR, ENTRY_SECTORS_MAX * VHDX_SECTOR))
 		return -ENOMEM;
 	j->buffer = buffer;
@@ -602,20 +639,40 @@ static bool cycle_waiting(const struct vhdx *v)
 	return v->journal.busy || v->journal.flush_wanted;
 }
 
-static int drain(struct vhdx *v)
+static bool activation_waiting(const struct vhdx *v)
+{
+	return v->journal.busy || v->journal.activate_wanted;
+}
+
+int journal_start_change(struct vhdx *v, bool renew)
+{
+	struct journal *j = &v->journal;
+	int r = pump(v, steps_waiting);
+
+	if (r < 0 || j->failed || (renew ? j->renewed : j->warm))
+		return r < 0 ? r : j->failed;
+	j->activate_wanted = true;
+	j->renew_wanted = renew;
+	kick(v);
+	r = pump(v, activation_waiting);
+	return r < 0 ? r : j->activate_result;
+}
+
+int journal_sync(struct vhdx *v, bool apply)
 {
 	struct journal *j = &v->journal;
 	int r = pump(v, steps_waiting);
 
 	if (r < 0 || !j->warm || j->failed)
 		return r < 0 ? r : j->failed;
-	j->drain = true;
+	j->drain = apply;
 	j->flush_wanted = true;
 	kick(v);
 	r = pump(v, cycle_waiting);
+	j->drain = false;
 	if (r < 0 || j->cycle_result < 0)
 		return r < 0 ? r : j->cycle_result;
-	return v->bat.dirty_count || v->bat.unapplied_count ? -EIO : 0;
+	return v->pages.dirty_count || (apply && v->pages.unapplied_count) ? -EIO : 0;
 }
 
 int journal_close(struct vhdx *v, struct error *err)
@@ -625,7 +682,7 @@ int journal_close(struct vhdx *v, struct error *err)
 
 	if (v->store->read_only)
 		return 0;
-	r = drain(v);
+	r = journal_sync(v, true);
 	if (r >= 0 && v->journal.warm) {
 		h = v->header;
 		h.log = (struct guid){ 0 };

@@ -353,22 +353,43 @@ int vhdx_params_check(const struct vhdx_params *p, struct error *err)
 	return 0;
 }
 
+static int table_read(struct store *s, const struct vhdx_region *metadata,
+		      struct item_place places[static ITEM_COUNT], struct error *err)
+{
+	_cleanup_free_ void *table = malloc(VHDX_METADATA_TABLE);
+	int r;
+
+	if (!table)
+		return error_set(err, -ENOMEM, "out of memory");
+	r = store_read(s, table, VHDX_METADATA_TABLE, metadata->offset);
+	if (r < 0)
+		return error_errno(err, r, "cannot read the metadata");
+	return items_decode(table, metadata->length, places, err);
+}
+
+int vhdx_item_find(struct store *s, const struct vhdx_region *metadata, const struct guid *guid,
+		   struct vhdx_region *ret)
+{
+	struct item_place places[ITEM_COUNT] = { 0 };
+	int i = item_find(guid), r = table_read(s, metadata, places, NULL);
+
+	if (r < 0)
+		return r;
+	if (i < 0 || !places[i].there)
+		return -ENOENT;
+	*ret = (struct vhdx_region){ metadata->offset + places[i].offset, places[i].length };
+	return 0;
+}
+
 int vhdx_params_read(struct store *s, const struct vhdx_region *metadata, struct vhdx_params *ret,
 		     struct error *err)
 {
-	_cleanup_free_ void *table = malloc(VHDX_METADATA_TABLE);
 	struct item_place places[ITEM_COUNT] = { 0 };
 	uint8_t bytes[ITEM_NEEDED][16] = { 0 };
 	struct reader r = reader_of(bytes[ITEM_FILE_PARAMETERS], 8);
 	uint32_t flags;
-	int n;
+	int n = table_read(s, metadata, places, err);
 
-	if (!table)
-		return error_set(err, -ENOMEM, "out of memory");
-	n = store_read(s, table, VHDX_METADATA_TABLE, metadata->offset);
-	if (n < 0)
-		return error_errno(err, n, "cannot read the metadata");
-	n = items_decode(table, metadata->length, places, err);
 	if (n < 0)
 		return n;
 	for (int i = 0; i < ITEM_NEEDED; i++) {
@@ -379,6 +400,7 @@ int vhdx_params_read(struct store *s, const struct vhdx_region *metadata, struct
 	*ret = (struct vhdx_params){ .block_size = reader_le32(&r) };
 	flags = reader_le32(&r);
 	ret->leave_allocated = flags & VHDX_PARAM_LEAVE_BLOCKS_ALLOCATED;
+	ret->has_parent = flags & VHDX_PARAM_HAS_PARENT;
 	r = reader_of(bytes[ITEM_DISK_SIZE], 8);
 	ret->size = reader_le64(&r);
 	memcpy(&ret->id, bytes[ITEM_DISK_ID], sizeof(ret->id));
@@ -386,10 +408,6 @@ int vhdx_params_read(struct store *s, const struct vhdx_region *metadata, struct
 	ret->logical_sector = reader_le32(&r);
 	r = reader_of(bytes[ITEM_PHYSICAL_SECTOR], 4);
 	ret->physical_sector = reader_le32(&r);
-	if (flags & VHDX_PARAM_HAS_PARENT)
-		return error_set(err, -ENOTSUP,
-				 "this is a differencing image: it holds only what differs from a "
-				 "parent image, and such chains cannot be opened yet");
 	return vhdx_params_check(ret, err);
 }
 
@@ -407,24 +425,33 @@ static void item_encode(struct writer *table, struct writer *content, enum item 
 	writer_put(content, bytes, items[i].size);
 }
 
-void vhdx_params_encode(const struct vhdx_params *p, void *bytes)
+void vhdx_params_encode(const struct vhdx_params *p, uint32_t locator_size, void *bytes)
 {
 	const struct vhdx_metadata_header h = {
 		.signature = le64_of(VHDX_METADATA_SIGNATURE),
-		.entry_count = le16_of(ITEM_NEEDED),
+		.entry_count = le16_of(ITEM_NEEDED + (locator_size ? 1 : 0)),
+	};
+	const struct vhdx_metadata_entry locator = {
+		.item = items[ITEM_PARENT_LOCATOR].guid,
+		.offset = le32_of((uint32_t)VHDX_LOCATOR_OFFSET),
+		.length = le32_of(locator_size),
+		.flags = le32_of(VHDX_META_IS_REQUIRED),
 	};
 	const le32 file[] = { le32_of(p->block_size),
-			      le32_of(p->leave_allocated ? VHDX_PARAM_LEAVE_BLOCKS_ALLOCATED : 0) };
+			      le32_of((p->leave_allocated ? VHDX_PARAM_LEAVE_BLOCKS_ALLOCATED : 0) |
+				      (p->has_parent ? VHDX_PARAM_HAS_PARENT : 0)) };
 	const le64 size = le64_of(p->size);
 	const le32 logical = le32_of(p->logical_sector), physical = le32_of(p->physical_sector);
 	struct writer table = writer_of(bytes, VHDX_METADATA_TABLE);
 	struct writer content = writer_of((char *)bytes + VHDX_METADATA_TABLE, 64 * KIB);
 
-	memset(bytes, 0, VHDX_PARAMS_BYTES);
+	memset(bytes, 0, VHDX_METADATA_TABLE + 64 * KIB);
 	writer_put(&table, &h, sizeof(h));
 	item_encode(&table, &content, ITEM_FILE_PARAMETERS, file);
 	item_encode(&table, &content, ITEM_DISK_SIZE, &size);
 	item_encode(&table, &content, ITEM_DISK_ID, &p->id);
 	item_encode(&table, &content, ITEM_LOGICAL_SECTOR, &logical);
 	item_encode(&table, &content, ITEM_PHYSICAL_SECTOR, &physical);
+	if (locator_size)
+		writer_put(&table, &locator, sizeof(locator));
 }

@@ -18,7 +18,7 @@ struct vhdx_header {
 };
 
 struct vhdx_region {
-	uint64_t offset, length;
+	uint64_t offset, length; /* bytes, of the file unless said otherwise */
 };
 
 struct vhdx_regions {
@@ -28,6 +28,7 @@ struct vhdx_regions {
 struct vhdx_params {
 	uint32_t block_size;
 	bool leave_allocated; /* a fixed image: blocks are never given back */
+	bool has_parent;
 	uint64_t size;
 	struct guid id;
 	uint32_t logical_sector, physical_sector;
@@ -52,9 +53,19 @@ int vhdx_regions_read(struct store *s, struct vhdx_regions *ret, unsigned *ret_v
 
 int vhdx_params_read(struct store *s, const struct vhdx_region *metadata, struct vhdx_params *ret,
 		     struct error *err);
-/* The table and items as vhdx_params_read takes them; `bytes` = the first 128 KiB of the region. */
-void vhdx_params_encode(const struct vhdx_params *p, void *bytes);
-#define VHDX_PARAMS_BYTES (128 * KIB)
+/*
+ * The table and items as vhdx_params_read takes them; `bytes` = the first VHDX_PARAMS_BYTES of the
+ * region. A parent locator of `locator_size` bytes is listed at VHDX_LOCATOR_OFFSET; its bytes are
+ * the caller's to put there.
+ */
+void vhdx_params_encode(const struct vhdx_params *p, uint32_t locator_size, void *bytes);
+#define VHDX_PARAMS_BYTES   (256 * KIB)
+#define VHDX_LOCATOR_OFFSET (128 * KIB)
+#define VHDX_LOCATOR_MAX    (128 * KIB)
+
+/* Where a known item lies in the region; -ENOENT when it is not there. `guid` as in the format. */
+int vhdx_item_find(struct store *s, const struct vhdx_region *metadata, const struct guid *guid,
+		   struct vhdx_region *ret);
 
 /* Checks what a user may choose; what is wrong is said in err. */
 int vhdx_params_check(const struct vhdx_params *p, struct error *err);
@@ -75,7 +86,21 @@ static inline uint64_t vhdx_bat_index(const struct vhdx_params *p, uint64_t bloc
 	return block + block / vhdx_chunk_ratio(p);
 }
 
+/* A differencing image has an entry for the bitmap of its last chunk too, and so all of that. */
 static inline uint64_t vhdx_bat_count(const struct vhdx_params *p)
 {
-	return vhdx_bat_index(p, vhdx_block_count(p) - 1) + 1;
+	uint64_t ratio = vhdx_chunk_ratio(p), blocks = vhdx_block_count(p);
+
+	if (p->has_parent)
+		return (blocks + ratio - 1) / ratio * (ratio + 1);
+	return vhdx_bat_index(p, blocks - 1) + 1;
 }
+
+/* --- vhdx_locator.c --- */
+
+/* The parent locator of a differencing image; ret's strings are the caller's. */
+int vhdx_locator_read(struct store *s, const struct vhdx_region *metadata, struct disk_parent *ret,
+		      struct error *err);
+/* Fills `bytes`; how many in *ret_size. -E2BIG with words when `room` is too small. */
+int vhdx_locator_encode(const struct disk_parent *parent, void *bytes, size_t room,
+			size_t *ret_size, struct error *err);

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Chains of differencing images: finding and opening parents, and naming one. All of it blocks.
+ */
+#pragma once
+
+#include "vhd/disk.h"
+
+#define CHAIN_DEPTH_MAX 1024u
+
+/*
+ * Opens the parents of `disk`, which lies at `path` and is open as `fd`, down to one without, and
+ * gives them to it. Does nothing for an image that is no child, or when options->alone.
+ */
+int chain_open_parents(struct disk *disk, int fd, const char *path,
+		       const struct disk_open_options *options, struct error *err) _must_check_;
+
+/* What a child at `child_path` (it need not exist yet) says of `parent`, which lies at
+ * `parent_path`. ret's strings are the caller's (disk_parent_deinit). */
+int chain_name_parent(struct disk *parent, const char *parent_path, const char *child_path,
+		      struct disk_parent *ret, struct error *err) _must_check_;
+
+int disk_parent_copy(const struct disk_parent *from, struct disk_parent *to) _must_check_;
