@@ -167,7 +167,7 @@ static bool identity_right(const struct disk_parent *p, struct disk *parent)
 	       (!guid_is_zero(&p->id2) && guid_equal(&id.id, &p->id2));
 }
 
-static int parent_check(struct disk *child, struct disk *parent, struct error *err)
+int chain_parent_check(struct disk *child, struct disk *parent, struct error *err)
 {
 	const struct disk_parent *p = child->ops->parent(child);
 	struct disk_identity id = { 0 };
@@ -236,7 +236,7 @@ static int parents_open(struct disk *disk, const char *path,
 	else
 		r = disk_open(disk->loop, s.fd, s.found, &o, &parent, err);
 	if (r >= 0)
-		r = parent_check(disk, parent, err);
+		r = chain_parent_check(disk, parent, err);
 	if (r >= 0 && parent->ops->parent && parent->ops->parent(parent))
 		r = parents_open(parent, s.found, options, &here, err);
 	if (r < 0) {
@@ -247,6 +247,19 @@ static int parents_open(struct disk *disk, const char *path,
 	}
 	free(s.found);
 	return r;
+}
+
+int chain_parent_path(struct disk *disk, const char *path, const struct disk_open_options *options,
+		      char **ret, struct error *err)
+{
+	struct search s = { .image = path, .options = options, .fd = -1 };
+	int r = parent_find(&s, disk->ops->parent(disk), err);
+
+	if (r < 0)
+		return r;
+	close(s.fd);
+	*ret = s.found;
+	return 0;
 }
 
 int chain_open_parents(struct disk *disk, int fd, const char *path,

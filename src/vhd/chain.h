@@ -15,6 +15,12 @@
 int chain_open_parents(struct disk *disk, int fd, const char *path,
 		       const struct disk_open_options *options, struct error *err) _must_check_;
 
+/* Where the parent of `disk`, a child at `path`, is; the string is the caller's. */
+int chain_parent_path(struct disk *disk, const char *path, const struct disk_open_options *options,
+		      char **ret, struct error *err) _must_check_;
+/* Whether `parent` is the one that `child` was made for; -ESTALE with words when not. */
+int chain_parent_check(struct disk *child, struct disk *parent, struct error *err) _must_check_;
+
 /* What a child at `child_path` (it need not exist yet) says of `parent`, which lies at
  * `parent_path`. ret's strings are the caller's (disk_parent_deinit). */
 int chain_name_parent(struct disk *parent, const char *parent_path, const char *child_path,

@@ -59,6 +59,12 @@ enum disk_extent_kind {
 	DISK_EXTENT_HOLE, /* reads as zeros, takes no space */
 };
 
+enum disk_held {
+	DISK_HELD_NOT,  /* the parent answers */
+	DISK_HELD_DATA, /* in this image */
+	DISK_HELD_ZERO, /* zeros by this image's word, whatever the parent has */
+};
+
 /* What makes an image the parent that a child was made for. */
 struct disk_identity {
 	struct guid id;     /* VHDX: DataWriteGuid; VHD: the footer's unique id; raw: zero */
@@ -77,6 +83,12 @@ void disk_parent_deinit(struct disk_parent *parent); /* frees the strings */
 
 struct disk;
 
+struct disk_compact_options {
+	bool zeros;
+	bool (*progress)(void *context, uint64_t done, uint64_t total);
+	void *context;
+};
+
 struct disk_ops {
 	const char *name; /* "raw", "vhd", "vhdx" */
 	void (*submit)(struct disk *disk, struct disk_request *req);
@@ -86,6 +98,10 @@ struct disk_ops {
 	 */
 	int (*extent)(struct disk *disk, uint64_t offset, enum disk_extent_kind *ret_kind,
 		      uint64_t *ret_length);
+	/* Which layer of a chain answers for `offset`, and how far; else like extent. May be NULL.
+	 */
+	int (*held)(struct disk *disk, uint64_t offset, enum disk_held *ret_held,
+		    uint64_t *ret_length);
 	void (*identity)(struct disk *disk, struct disk_identity *ret); /* NULL = has none */
 	/* NULL, or returns NULL: not a differencing image. Borrowed. */
 	const struct disk_parent *(*parent)(struct disk *disk);
@@ -98,10 +114,28 @@ struct disk_ops {
 	 */
 	void (*set_parent)(struct disk *disk, struct disk *parent);
 	/*
+	 * Changes what a differencing image says of its parent, durably and at once, and nothing
+	 * that a child of it would notice. Blocks; no request may be in flight.
+	 */
+	int (*set_parent_ref)(struct disk *disk, const struct disk_parent *parent,
+			      struct error *err);
+	/*
+	 * Chooses the identity that the image gets by a guest's first write to it; called before
+	 * there was one. NULL: writing does not change the identity.
+	 */
+	void (*set_next_identity)(struct disk *disk, const struct guid *id);
+	/*
 	 * Changes the size of the disk, durably. No request may be in flight. Shrinking loses what
 	 * lies beyond; formats that cannot do either answer -ENOTSUP. May be NULL. Blocks.
 	 */
 	int (*resize)(struct disk *disk, uint64_t size, struct error *err);
+	/*
+	 * Gives back what the file need not hold, durably: moves blocks into what is free, and cuts
+	 * the end. `zeros`: also looks for blocks that hold only zeros. Blocks; no request may be
+	 * in flight. `progress` (NULL is fine) may stop it by false: -ECANCELED, and all is well.
+	 */
+	int (*compact)(struct disk *disk, const struct disk_compact_options *options,
+		       struct error *err);
 	/*
 	 * Makes everything durable and gives the image back in clean state. No request may be in
 	 * flight, and no request's done may be on the stack. Blocks, running the loop meanwhile.

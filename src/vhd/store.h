@@ -62,6 +62,8 @@ struct store_ops {
 	int (*resize)(struct store *s, uint64_t size);
 	/* Gets the space for a range, so that writing there cannot fail for want of it. */
 	int (*reserve)(struct store *s, uint64_t offset, uint64_t length);
+	/* Copies a range to another that it does not overlap; NULL = read and write instead. */
+	int (*copy)(struct store *s, uint64_t from, uint64_t to, uint64_t length);
 	/* Data or hole at offset (< size), and how far. */
 	int (*extent)(struct store *s, uint64_t offset, enum disk_extent_kind *ret_kind,
 		      uint64_t *ret_length);

@@ -450,6 +450,25 @@ static int file_reserve(struct store *s, uint64_t offset, uint64_t length)
 	return r;
 }
 
+/* The kernel moves or shares the bytes where the file system can; holes stay holes or are zeros. */
+static int file_copy(struct store *s, uint64_t from, uint64_t to, uint64_t length)
+{
+	int fd = file_of(s)->fd;
+	off_t in = (off_t)from, out = (off_t)to;
+
+	while (length) {
+		ssize_t n = copy_file_range(fd, &in, fd, &out, length, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		length -= (uint64_t)n;
+	}
+	s->size = MAX(s->size, (uint64_t)out);
+	return 0;
+}
+
 static int file_extent(struct store *s, uint64_t offset, enum disk_extent_kind *ret_kind,
 		       uint64_t *ret_length)
 {
@@ -550,6 +569,7 @@ static const struct store_ops file_ops = {
 	.sync = file_sync,
 	.resize = file_resize,
 	.reserve = file_reserve,
+	.copy = file_copy,
 	.extent = file_extent,
 	.close = file_close,
 };

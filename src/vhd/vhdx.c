@@ -244,6 +244,14 @@ void vhdx_info(struct disk *disk, struct vhdx_info *ret)
 
 /* --- extents --- */
 
+#define EXTENT_STRETCHES 256u
+
+/* Who answers for a stretch of the disk. */
+struct held {
+	enum disk_held kind;
+	uint64_t offset, length; /* offset: in the file, of DATA */
+};
+
 /* A run of sectors that are all in this file or all the parent's, from byte `at` of the block on.
  */
 static int partial_run(struct vhdx *v, uint64_t block, uint64_t at, bool *ret_here,
@@ -305,31 +313,29 @@ static int parent_extent(struct vhdx *v, uint64_t offset, enum disk_extent_kind 
 	return r;
 }
 
-/* One block: its kind, and how much of it is so from `at` on. */
-static int block_extent(struct vhdx *v, uint64_t block, uint64_t at,
-			enum disk_extent_kind *ret_kind, uint64_t *ret_length)
+/* One block: who has it, where it lies in the file, and how much of it is so from `at` on. */
+static int block_held(struct vhdx *v, uint64_t block, uint64_t at, struct held *ret)
 {
-	uint64_t offset, disk_at = (block << v->block_shift) + at;
 	struct page *p;
 	unsigned state;
 	bool here = true;
 	int r = page_load_now(v, bat_page_of(v, block), &p);
 
 	if (r >= 0)
-		r = bat_get(v, p, block, &state, &offset);
+		r = bat_get(v, p, block, &state, &ret->offset);
 	if (r < 0)
 		return r;
-	*ret_length = v->params.block_size - at;
+	ret->offset += at;
+	ret->length = v->params.block_size - at;
 	if (state == VHDX_BLOCK_PARTIALLY_PRESENT)
-		r = partial_run(v, block, at, &here, ret_length);
-	if (r < 0)
-		return r;
+		r = partial_run(v, block, at, &here, &ret->length);
 	if (!here || (state == VHDX_BLOCK_NOT_PRESENT && v->params.has_parent))
-		return parent_extent(v, disk_at, ret_kind, ret_length);
-	if (state == VHDX_BLOCK_FULLY_PRESENT || state == VHDX_BLOCK_PARTIALLY_PRESENT)
-		return file_extent(v, offset + at, ret_kind, ret_length);
-	*ret_kind = DISK_EXTENT_HOLE;
-	return 0;
+		ret->kind = DISK_HELD_NOT;
+	else if (state == VHDX_BLOCK_FULLY_PRESENT || state == VHDX_BLOCK_PARTIALLY_PRESENT)
+		ret->kind = DISK_HELD_DATA;
+	else
+		ret->kind = DISK_HELD_ZERO;
+	return r;
 }
 
 /*
@@ -356,36 +362,86 @@ static uint64_t absent_blocks(struct vhdx *v, uint64_t block)
 	return index > block ? index - block : 0;
 }
 
+/* The same of any place on the disk, as far as it can be said at once. */
+static int held_at(struct vhdx *v, uint64_t at, struct held *ret)
+{
+	uint64_t block = at >> v->block_shift, in_block = at & (v->params.block_size - 1);
+	uint64_t n = absent_blocks(v, block);
+	int r;
+
+	if (n) {
+		ret->length = (n << v->block_shift) - in_block;
+		ret->kind = v->params.has_parent ? DISK_HELD_NOT : DISK_HELD_ZERO;
+	} else {
+		r = block_held(v, block, in_block, ret);
+		if (r < 0)
+			return r;
+	}
+	ret->length = MIN(ret->length, v->params.size - at);
+	return 0;
+}
+
+static int vhdx_held(struct disk *disk, uint64_t offset, enum disk_held *ret_held,
+		     uint64_t *ret_length)
+{
+	struct vhdx *v = vhdx_of(disk);
+	uint64_t total = 0;
+
+	while (offset + total < v->params.size) {
+		struct held h;
+		int r = held_at(v, offset + total, &h);
+
+		if (r < 0)
+			return r;
+		if (total && h.kind != *ret_held)
+			break;
+		*ret_held = h.kind;
+		total += h.length;
+	}
+	*ret_length = total;
+	return 0;
+}
+
+/* One stretch of vhdx_extent's answer. */
+static int extent_at(struct vhdx *v, uint64_t at, enum disk_extent_kind *ret_kind,
+		     uint64_t *ret_length)
+{
+	struct held h;
+	int r = held_at(v, at, &h);
+
+	if (r < 0)
+		return r;
+	*ret_kind = DISK_EXTENT_HOLE;
+	*ret_length = h.length;
+	if (h.kind == DISK_HELD_NOT)
+		return parent_extent(v, at, ret_kind, ret_length);
+	return h.kind == DISK_HELD_DATA ? file_extent(v, h.offset, ret_kind, ret_length) : 0;
+}
+
+/*
+ * A child asks its parent again for each stretch of its own: so a child tells one stretch, and who
+ * has no parent some at once, or the work would multiply with every image of a chain.
+ */
 static int vhdx_extent(struct disk *disk, uint64_t offset, enum disk_extent_kind *ret_kind,
 		       uint64_t *ret_length)
 {
 	struct vhdx *v = vhdx_of(disk);
-	uint64_t total = 0, left = v->params.size - offset;
-	int r;
+	unsigned most = v->params.has_parent ? 1 : EXTENT_STRETCHES;
+	uint64_t total = 0;
 
-	while (total < left) {
-		uint64_t at = offset + total, block = at >> v->block_shift, n;
-		uint64_t in_block = at & (v->params.block_size - 1);
-		enum disk_extent_kind kind = DISK_EXTENT_HOLE;
+	while (offset + total < v->params.size && most--) {
+		enum disk_extent_kind kind;
+		uint64_t n;
+		int r = extent_at(v, offset + total, &kind, &n);
 
-		n = absent_blocks(v, block);
-		if (n) {
-			n = MIN((n << v->block_shift) - in_block, left - total);
-			r = v->params.has_parent ? parent_extent(v, at, &kind, &n) : 0;
-			if (r < 0)
-				return r;
-		} else {
-			r = block_extent(v, block, in_block, &kind, &n);
-			if (r < 0)
-				return r;
-		}
-		if (!total)
-			*ret_kind = kind;
-		if (kind != *ret_kind)
+		if (r < 0)
+			return r;
+		if (total && kind != *ret_kind)
 			break;
+		*ret_kind = kind;
 		total += n;
 	}
-	*ret_length = MIN(total, left);
+	*ret_length = total;
 	return 0;
 }
 
@@ -408,6 +464,11 @@ static void vhdx_set_parent(struct disk *disk, struct disk *parent)
 	disk->below = parent;
 }
 
+static void vhdx_set_next_identity(struct disk *disk, const struct guid *id)
+{
+	vhdx_of(disk)->journal.next_data = *id;
+}
+
 /* --- closing --- */
 
 static int vhdx_close(struct disk *disk, struct error *err)
@@ -423,9 +484,13 @@ static const struct disk_ops vhdx_ops = {
 	.name = "vhdx",
 	.submit = vhdx_submit,
 	.extent = vhdx_extent,
+	.held = vhdx_held,
 	.identity = vhdx_identity,
 	.parent = vhdx_parent,
 	.set_parent = vhdx_set_parent,
+	.set_parent_ref = vhdx_set_parent_ref,
+	.set_next_identity = vhdx_set_next_identity,
 	.resize = vhdx_resize,
+	.compact = vhdx_compact,
 	.close = vhdx_close,
 };

@@ -44,15 +44,6 @@ struct vhdx_info {
 /* `disk` was opened by vhdx_open. */
 void vhdx_info(struct disk *disk, struct vhdx_info *ret);
 
-/*
- * Both block; no request may be in flight. The first changes what a differencing image says of its
- * parent, durably and at once, and nothing that a child of it would notice. The second chooses the
- * identity that the image will have after a guest's first write to it, before there was one.
- */
-int vhdx_set_parent_ref(struct disk *disk, const struct disk_parent *parent,
-			struct error *err) _must_check_;
-void vhdx_set_next_identity(struct disk *disk, const struct guid *id);
-
 struct check_report;
 /* Examines everything in the image without changing it; returns 0 also when problems were found. */
 int vhdx_check(struct store *store, struct check_report *report, struct error *err);

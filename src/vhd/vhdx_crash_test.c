@@ -594,6 +594,102 @@ static void test_child_many_pages(void **state)
 	run_rounds(&child_many_pages, 250);
 }
 
+/* --- changes that are not a guest's --- */
+
+static int edit_grow(struct disk *d, struct error *err)
+{
+	return d->ops->resize(d, 40 * MIB, err);
+}
+
+/* The BAT moves: a MiB of it is 128 GiB with blocks of this size. */
+static int edit_move_table(struct disk *d, struct error *err)
+{
+	return d->ops->resize(d, 300 * GIB, err);
+}
+
+static int edit_grow_and_shrink(struct disk *d, struct error *err)
+{
+	int r = d->ops->resize(d, 40 * MIB, err);
+
+	return r < 0 ? r : d->ops->resize(d, BLOCKS * BLOCK + 512, err);
+}
+
+static int edit_compact(struct disk *d, struct error *err)
+{
+	const struct disk_compact_options o = { .zeros = true };
+
+	return d->ops->compact(d, &o, err);
+}
+
+static int edit_parent(struct disk *d, struct error *err)
+{
+	struct disk_parent parent = *d->ops->parent(d);
+
+	parent.relative = (char[]){ "another/place.vhdx" };
+	return d->ops->set_parent_ref(d, &parent, err);
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct disk *d, struct error *err);
+	bool child, parentless;
+} edits[] = {
+	{ "grow", edit_grow, true, true },
+	{ "move the table", edit_move_table, true, true },
+	{ "grow and shrink", edit_grow_and_shrink, false, true },
+	{ "compact", edit_compact, true, true },
+	{ "another parent", edit_parent, true, false },
+};
+
+/* A guest's session, all of it durable, and then one edit: cuts are in the edit only. */
+static void edit_case(const struct shape *shape, unsigned which, unsigned seed)
+{
+	struct disk_parent parent = { .id = guid_random(), .relative = (char[]){ "parent.vhdx" } };
+	struct vhdx_create_options o = { .size = shape->size, .block_size = (uint32_t)BLOCK };
+	struct record record = { 0 };
+	struct store *s = new_store(&record, seed), *parent_store = NULL;
+	_cleanup_free_ struct guest *g = calloc(1, sizeof(*g));
+	struct error err = { 0 };
+	size_t start;
+
+	assert_non_null(g);
+	*g = (struct guest){ .record = &record, .stride = shape->stride, .seed = seed };
+	if (shape->child) {
+		parent_store = parent_new(g, &o);
+		o.parent = &parent;
+	}
+	assert_int_equal(vhdx_store_create(s, &o, &err), 0);
+	guest_run(g, s, 2, 60);
+	start = record.count;
+	g->d = open_ok(g, s, 0);
+	if (edits[which].run(g->d, &err) < 0)
+		fail_msg("%s: %s", edits[which].name, err.message);
+	close_ok(g->d);
+	crash_everywhere(g, start, seed);
+	print_message("%s: %zu crash points\n", edits[which].name, record.count - start + 1);
+	store_memory_free(s);
+	if (g->parent)
+		assert_int_equal(disk_close(g->parent, NULL), 0);
+	if (parent_store)
+		store_memory_free(parent_store);
+	record_clear(&record);
+}
+
+static void test_edits(void **state)
+{
+	unsigned seed = number("PARTITA_CRASH_SEED", 1);
+
+	(void)state;
+	for (unsigned n = 0; n < 4 * number("PARTITA_CRASH_ROUNDS", 1); n++) {
+		for (unsigned i = 0; i < ARRAY_SIZE(edits); i++) {
+			if (edits[i].parentless)
+				edit_case(&one_page, i, seed + n);
+			if (edits[i].child)
+				edit_case(&child_one_page, i, seed + n);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -602,6 +698,7 @@ int main(void)
 		cmocka_unit_test(test_long),
 		cmocka_unit_test(test_child_one_page),
 		cmocka_unit_test(test_child_many_pages),
+		cmocka_unit_test(test_edits),
 	};
 	int r;
 

@@ -91,8 +91,8 @@ static int locator_place(const uint8_t *table, uint64_t region_length, size_t n,
 	return 0;
 }
 
-#define LOCATOR_EDIT_MAX (128 * KIB) /* 32 pages and the table's: one entry of the log holds them  \
-				      */
+/* 32 pages and the table's: one entry of the log holds them */
+#define LOCATOR_EDIT_MAX (128 * KIB)
 
 static int locator_edit(struct vhdx *v, const void *bytes, size_t n)
 {
@@ -143,11 +143,6 @@ int vhdx_set_parent_ref(struct disk *disk, const struct disk_parent *parent, str
 	disk_parent_deinit(&v->parent);
 	v->parent = copy;
 	return 0;
-}
-
-void vhdx_set_next_identity(struct disk *disk, const struct guid *id)
-{
-	vhdx_of(disk)->journal.next_data = *id;
 }
 
 /* --- a larger table --- */

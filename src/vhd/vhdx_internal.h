@@ -247,7 +247,12 @@ void journal_poll(struct vhdx *v); /* pages have changed: enough of them? */
 int journal_start_change(struct vhdx *v, bool renew);
 /* Blocks until all that was changed is durable, and in its place when `apply`. */
 int journal_sync(struct vhdx *v, bool apply);
-/* Blocks until the log is empty and the headers say so. */
+/*
+ * Blocks until the log is empty and the headers say so, and cuts the file's unused end. The next
+ * change starts anew.
+ */
+int journal_rest(struct vhdx *v);
+/* The same, for the last time. */
 int journal_close(struct vhdx *v, struct error *err);
 /* Blocking: writes both headers as `h` with new sequence numbers, each followed by a flush. */
 int journal_headers_write(struct vhdx *v, const struct vhdx_header *h);
@@ -263,3 +268,8 @@ void vhdx_op_finish(struct vhdx_op *op, int result);
 /* --- vhdx_edit.c --- */
 
 int vhdx_resize(struct disk *disk, uint64_t size, struct error *err);
+int vhdx_set_parent_ref(struct disk *disk, const struct disk_parent *parent, struct error *err);
+
+/* --- vhdx_compact.c --- */
+
+int vhdx_compact(struct disk *disk, const struct disk_compact_options *options, struct error *err);

@@ -675,24 +675,29 @@ int journal_sync(struct vhdx *v, bool apply)
 	return v->pages.dirty_count || (apply && v->pages.unapplied_count) ? -EIO : 0;
 }
 
+int journal_rest(struct vhdx *v)
+{
+	struct journal *j = &v->journal;
+	struct vhdx_header h;
+	int r = journal_sync(v, true);
+
+	if (r < 0 || !j->warm)
+		return r;
+	h = v->header;
+	h.log = (struct guid){ 0 };
+	r = journal_headers_write(v, &h);
+	if (r < 0)
+		return r;
+	j->warm = j->renewed = false;
+	j->next_header = (struct vhdx_header){ 0 };
+	space_trim_end(v);
+	return v->store->size > v->space.end ? store_resize(v->store, v->space.end) : 0;
+}
+
 int journal_close(struct vhdx *v, struct error *err)
 {
-	struct vhdx_header h;
-	int r;
+	int r = v->store->read_only ? 0 : journal_rest(v);
 
-	if (v->store->read_only)
-		return 0;
-	r = journal_sync(v, true);
-	if (r >= 0 && v->journal.warm) {
-		h = v->header;
-		h.log = (struct guid){ 0 };
-		r = journal_headers_write(v, &h);
-	}
-	if (r >= 0 && v->journal.warm) {
-		space_trim_end(v);
-		if (v->store->size > v->space.end)
-			r = store_resize(v->store, v->space.end);
-	}
 	if (r >= 0)
 		return 0;
 	return error_errno(err, r,

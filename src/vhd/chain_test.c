@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Chains of images in files: random sequences of requests, snapshots, merges, resizing, compacting
+ * and reopening against a plain array; deep chains; parents that are missing, wrong or in a circle;
+ * and merging while a guest goes on.
+ */
+#include "vhd/chain.h"
+
+#include "lib/cleanup.h"
+#include "vhd/disk_drive.h"
+#include "vhd/disk_model.h"
+#include "vhd/gate.h"
+#include "vhd/image.h"
+#include "vhd/merge.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+static struct loop *loop;
+static char folder[] = "/var/tmp/partita-chain-XXXXXX";
+
+static int run(const char *format, ...)
+{
+	char command[1024];
+	va_list ap;
+	int n = snprintf(command, sizeof(command), "cd %s && ", folder);
+
+	va_start(ap, format);
+	vsnprintf(command + n, sizeof(command) - (size_t)n, format, ap);
+	va_end(ap);
+	return system(command);
+}
+
+static const char *path_of(unsigned level)
+{
+	static char paths[4][256];
+	static unsigned next;
+	char *path = paths[next++ % 4];
+
+	snprintf(path, sizeof(paths[0]), "%s/%u.vhdx", folder, level);
+	return path;
+}
+
+static int try_open(const char *path, bool read_only, struct disk **ret, struct error *err)
+{
+	const struct disk_open_options o = { .read_only = read_only, .follow = true };
+	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	return disk_open(loop, fd, path, &o, ret, err);
+}
+
+static struct disk *open_ok(unsigned level)
+{
+	struct error err = { 0 };
+	struct disk *d = NULL;
+
+	if (try_open(path_of(level), false, &d, &err) < 0)
+		fail_msg("%s", err.message);
+	return d;
+}
+
+static void close_ok(struct disk *d)
+{
+	struct error err = { 0 };
+
+	if (disk_close(d, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
+static void create(unsigned level, const struct vhdx_create_options *o)
+{
+	_cleanup_close_ int fd = open(path_of(level), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	struct error err = { 0 };
+
+	assert_true(fd >= 0);
+	if (vhdx_create(fd, o, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
+/* A child at `level` of the image below it. */
+static void snapshot(unsigned level, const struct vhdx_create_options *like)
+{
+	struct vhdx_create_options o = *like;
+	struct disk_parent ref = { 0 };
+	struct error err = { 0 };
+	struct disk *parent = NULL;
+
+	assert_int_equal(try_open(path_of(level - 1), true, &parent, &err), 0);
+	if (chain_name_parent(parent, path_of(level - 1), path_of(level), &ref, &err) < 0)
+		fail_msg("%s", err.message);
+	o.size = parent->geometry.size;
+	o.id = parent->geometry.id;
+	o.parent = &ref;
+	o.fixed = false;
+	create(level, &o);
+	disk_parent_deinit(&ref);
+	close_ok(parent);
+}
+
+static void on_found(struct check_report *r, enum check_kind kind, const char *text)
+{
+	(void)r;
+	if (kind == CHECK_DAMAGE)
+		print_message("check: %s\n", text);
+}
+
+static void check_ok(unsigned level)
+{
+	struct check_report report = { .found = on_found };
+	struct error err = { 0 };
+	int fd = open(path_of(level), O_RDONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	if (image_check(fd, path_of(level), &report, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(report.counts[CHECK_DAMAGE], 0);
+}
+
+/* --- random sequences --- */
+
+struct history {
+	struct model m;
+	struct vhdx_create_options o;
+	unsigned level; /* of the top */
+};
+
+static void expect_size(struct history *h, uint64_t size)
+{
+	h->m.expect = realloc(h->m.expect, size);
+	assert_non_null(h->m.expect);
+	if (size > h->m.size)
+		memset(h->m.expect + h->m.size, 0, size - h->m.size);
+	h->m.size = size;
+}
+
+static void do_merge(struct history *h)
+{
+	const struct merge_options mo = { 0 };
+	struct error err = { 0 };
+
+	close_ok(h->m.d);
+	if (image_merge(loop, path_of(h->level), &mo, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(access(path_of(h->level), F_OK), -1);
+	h->m.d = open_ok(--h->level);
+}
+
+/* The image in the middle goes; the one above it gets its parent. */
+static void do_merge_middle(struct history *h)
+{
+	char top[256], moved[256];
+	const char *const children[] = { top, NULL };
+	const struct merge_options mo = { .children = children };
+	struct error err = { 0 };
+
+	snprintf(top, sizeof(top), "%s", path_of(h->level));
+	snprintf(moved, sizeof(moved), "%s", path_of(h->level - 1));
+	close_ok(h->m.d);
+	if (image_merge(loop, moved, &mo, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(rename(top, moved), 0);
+	h->m.d = open_ok(--h->level);
+}
+
+static void do_resize(struct history *h)
+{
+	uint64_t size = h->m.size + (model_pick(&h->m, 8) + 1) * MIB;
+	struct error err = { 0 };
+
+	if (!h->level && model_pick(&h->m, 2) && h->m.size > 6 * MIB)
+		size = h->m.size - (model_pick(&h->m, 4) + 1) * MIB - h->o.logical_sector;
+	if (h->m.d->ops->resize(h->m.d, size, &err) < 0)
+		fail_msg("%s", err.message);
+	expect_size(h, size);
+	assert_int_equal(h->m.d->geometry.size, size);
+}
+
+static void do_compact(struct history *h)
+{
+	const struct disk_compact_options co = { .zeros = model_pick(&h->m, 2) };
+	struct error err = { 0 };
+
+	close_ok(h->m.d);
+	h->m.d = open_ok(h->level);
+	if (!h->o.fixed || h->level)
+		if (h->m.d->ops->compact(h->m.d, &co, &err) < 0)
+			fail_msg("%s", err.message);
+}
+
+static void history_step(struct history *h)
+{
+	uint64_t what;
+
+	for (unsigned n = (unsigned)model_pick(&h->m, 120); n; n--)
+		model_step(&h->m, h->o.block_size);
+	model_settle(&h->m);
+	what = model_pick(&h->m, 8);
+	if (getenv("PARTITA_CHAIN_TRACE"))
+		print_message("seed %u: level %u, %llu bytes, action %u\n", h->m.seed, h->level,
+			      (unsigned long long)h->m.size, (unsigned)what);
+	switch (what) {
+	case 0:
+	case 1:
+		close_ok(h->m.d);
+		snapshot(++h->level, &h->o);
+		h->m.d = open_ok(h->level);
+		break;
+	case 2:
+		if (h->level)
+			do_merge(h);
+		break;
+	case 3:
+		if (h->level > 1)
+			do_merge_middle(h);
+		break;
+	case 4:
+		do_resize(h);
+		break;
+	case 5:
+		do_compact(h);
+		break;
+	case 6:
+		close_ok(h->m.d);
+		check_ok(h->level);
+		h->m.d = open_ok(h->level);
+		break;
+	}
+	model_compare(&h->m);
+}
+
+static void history_run(const struct vhdx_create_options *o, unsigned seed, unsigned steps)
+{
+	struct history h = { .o = *o, .m = { .sector = o->logical_sector, .seed = seed } };
+
+	create(0, o);
+	expect_size(&h, o->size);
+	h.m.d = open_ok(0);
+	for (unsigned i = 0; i < steps; i++)
+		history_step(&h);
+	close_ok(h.m.d);
+	for (unsigned i = 0; i <= h.level; i++)
+		check_ok(i);
+	free(h.m.expect);
+	assert_int_equal(run("rm -f *.vhdx"), 0);
+}
+
+static void test_histories(void **state)
+{
+	static const struct vhdx_create_options cases[] = {
+		{ .size = 16 * MIB, .block_size = MIB, .logical_sector = 512 },
+		{ .size = 16 * MIB, .block_size = MIB, .logical_sector = 4096 },
+		{ .size = 9 * MIB + 512, .block_size = 2 * MIB, .logical_sector = 512 },
+		{ .size = 11 * MIB, .block_size = 32 * MIB, .logical_sector = 4096 },
+		{ .size = 12 * MIB, .block_size = MIB, .logical_sector = 512, .fixed = true },
+	};
+	const char *rounds = getenv("PARTITA_CHAIN_ROUNDS"), *seed = getenv("PARTITA_CHAIN_SEED");
+	unsigned first = seed ? (unsigned)atoi(seed) : 1;
+
+	(void)state;
+	for (unsigned n = 0; n < (rounds ? (unsigned)atoi(rounds) : 2); n++)
+		for (unsigned i = 0; i < ARRAY_SIZE(cases); i++)
+			history_run(&cases[i], (first + n) * 100 + i, 40);
+}
+
+/* --- larger tables --- */
+
+/* The BAT has to move twice; what was there stays. */
+static void test_table_moves(void **state)
+{
+	const struct vhdx_create_options o = { .size = 8 * MIB, .block_size = MIB };
+	static const uint64_t sizes[] = { 200 * GIB, 900 * GIB, 8 * TIB };
+	uint8_t b[4096], got[4096];
+	struct error err = { 0 };
+	struct disk *d;
+
+	(void)state;
+	create(0, &o);
+	d = open_ok(0);
+	memset(b, 0x5a, sizeof(b));
+	assert_int_equal(drive_write(d, b, sizeof(b), 5 * MIB, 0), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		if (d->ops->resize(d, sizes[i], &err) < 0)
+			fail_msg("%s", err.message);
+		assert_int_equal(drive_write(d, b, sizeof(b), sizes[i] - 4096, 0), 0);
+		close_ok(d);
+		check_ok(0);
+		d = open_ok(0);
+		assert_int_equal(d->geometry.size, sizes[i]);
+		for (unsigned n = 0; n <= i; n++) {
+			assert_int_equal(drive_read(d, got, sizeof(got), sizes[n] - 4096), 0);
+			assert_memory_equal(got, b, sizeof(b));
+		}
+		assert_int_equal(drive_read(d, got, sizeof(got), 5 * MIB), 0);
+		assert_memory_equal(got, b, sizeof(b));
+	}
+	close_ok(d);
+	assert_int_equal(run("rm -f *.vhdx"), 0);
+}
+
+/* --- depth, and chains that are wrong --- */
+
+static void test_deep(void **state)
+{
+	const struct vhdx_create_options o = { .size = 64 * MIB, .block_size = MIB };
+	const unsigned depth = 256;
+	uint8_t b[512];
+	struct disk *d;
+
+	(void)state;
+	create(0, &o);
+	for (unsigned i = 0; i < depth; i++) {
+		if (i)
+			snapshot(i, &o);
+		d = open_ok(i);
+		memset(b, (int)(i + 1), sizeof(b));
+		assert_int_equal(drive_write(d, b, sizeof(b), i * 100 * KIB, 0), 0);
+		close_ok(d);
+	}
+	d = open_ok(depth - 1);
+	for (unsigned i = 0; i < depth; i++) {
+		assert_int_equal(drive_read(d, b, sizeof(b), i * 100 * KIB), 0);
+		assert_int_equal(b[7], (uint8_t)(i + 1));
+	}
+	close_ok(d);
+	assert_int_equal(run("rm -f *.vhdx"), 0);
+}
+
+static void expect_refused(unsigned level, int error, const char *words)
+{
+	struct error err = { 0 };
+	struct disk *d = NULL;
+
+	assert_int_equal(try_open(path_of(level), true, &d, &err), error);
+	if (!strstr(err.message, words))
+		fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+}
+
+static void test_wrong_parents(void **state)
+{
+	const struct vhdx_create_options o = { .size = 8 * MIB, .block_size = MIB };
+	struct rebase_options ro = { 0 };
+	struct error err = { 0 };
+	uint8_t b[512] = { 1 };
+	char moved[256];
+	struct disk *d;
+
+	(void)state;
+	create(0, &o);
+	snapshot(1, &o);
+	snapshot(2, &o);
+	close_ok(open_ok(2));
+	/* missing */
+	assert_int_equal(run("mkdir moved && mv 0.vhdx moved/0.vhdx"), 0);
+	expect_refused(2, -ENOENT, "is not there");
+	/* found again by its new name */
+	snprintf(moved, sizeof(moved), "%s/moved/0.vhdx", folder);
+	if (image_rebase(loop, path_of(1), moved, &ro, &err) < 0)
+		fail_msg("%s", err.message);
+	close_ok(open_ok(2));
+	/* replaced */
+	create(0, &o);
+	assert_int_equal(image_rebase(loop, path_of(1), path_of(0), &ro, &err), -ESTALE);
+	assert_int_equal(run("mv 0.vhdx moved/0.vhdx"), 0);
+	expect_refused(2, -ESTALE, "not the parent that its child was made for");
+	ro.any_identity = true;
+	assert_int_equal(image_rebase(loop, path_of(1), moved, &ro, &err), 0);
+	close_ok(open_ok(2));
+	/* changed by a write */
+	d = open_ok(1);
+	assert_int_equal(drive_write(d, b, sizeof(b), 0, 0), 0);
+	close_ok(d);
+	expect_refused(2, -ESTALE, "wanted is");
+	/* in a circle */
+	assert_int_equal(image_rebase(loop, path_of(2), path_of(1), &ro, &err), 0);
+	assert_int_equal(image_rebase(loop, path_of(1), path_of(2), &ro, &err), 0);
+	expect_refused(2, -ELOOP, "back into itself");
+	assert_int_equal(run("rm -rf *.vhdx moved"), 0);
+}
+
+/* --- behind a gate --- */
+
+struct live {
+	struct gate_merge merge;
+	struct gate_freeze freeze;
+	struct gate *gate;
+	struct disk *merged;
+	unsigned level;
+	bool done;
+	int result;
+};
+
+static void on_merged(struct gate_merge *m, int result, struct disk *merged)
+{
+	struct live *l = container_of(m, struct live, merge);
+
+	l->done = true;
+	l->result = result;
+	l->merged = merged;
+}
+
+/* The parent of the image below the gate is opened again, for writing. */
+static void parent_replace(struct gate *g, unsigned level, struct error *err)
+{
+	struct disk *top = gate_below(g), *old = top->below, *parent;
+
+	top->ops->set_parent(top, NULL);
+	close_ok(old);
+	parent = open_ok(level);
+	if (merge_prepare(top, parent, err) < 0)
+		fail_msg("%s", err->message);
+	top->ops->set_parent(top, parent);
+}
+
+/* As in a worker: all is done when it is told, while the guest's requests wait. */
+static void on_frozen(struct gate_freeze *f, int result)
+{
+	struct live *l = container_of(f, struct live, freeze);
+	struct error err = { 0 };
+
+	assert_int_equal(result, 0);
+	assert_int_equal(gate_freeze(l->gate, f), -EBUSY);
+	parent_replace(l->gate, l->level - 1, &err);
+	gate_thaw(l->gate);
+	if (gate_merge(l->gate, &l->merge, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
+static void live_merge(struct model *m, unsigned level)
+{
+	struct live l = {
+		.freeze.frozen = on_frozen,
+		.merge.done = on_merged,
+		.gate = gate_of(m->d),
+		.level = level,
+	};
+
+	assert_int_equal(gate_freeze(l.gate, &l.freeze), 0);
+	while (!l.done)
+		model_step(m, MIB);
+	assert_int_equal(l.result, 0);
+	close_ok(l.merged);
+}
+
+static void test_live_merge(void **state)
+{
+	const struct vhdx_create_options o = { .size = 16 * MIB,
+					       .block_size = MIB,
+					       .logical_sector = 512 };
+	struct model m = { .size = o.size, .sector = 512, .seed = 7 };
+	const unsigned levels = 4;
+
+	(void)state;
+	m.expect = calloc(1, o.size);
+	assert_non_null(m.expect);
+	create(0, &o);
+	for (unsigned i = 0; i < levels; i++) {
+		if (i)
+			snapshot(i, &o);
+		m.d = open_ok(i);
+		for (int n = 0; n < 200; n++)
+			model_step(&m, MIB);
+		model_settle(&m);
+		close_ok(m.d);
+	}
+	m.d = gate_new(open_ok(levels - 1));
+	assert_non_null(m.d);
+	for (unsigned level = levels - 1; level; level--) {
+		live_merge(&m, level);
+		for (int n = 0; n < 100; n++)
+			model_step(&m, MIB);
+		model_settle(&m);
+		model_compare(&m);
+		check_ok(level);
+	}
+	close_ok(m.d);
+	check_ok(0);
+	m.d = open_ok(0);
+	model_compare(&m);
+	close_ok(m.d);
+	free(m.expect);
+	assert_int_equal(run("rm -f *.vhdx"), 0);
+}
+
+static int teardown(void **state)
+{
+	char command[128];
+
+	(void)state;
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	return system(command);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_histories),  cmocka_unit_test(test_table_moves),
+		cmocka_unit_test(test_deep),       cmocka_unit_test(test_wrong_parents),
+		cmocka_unit_test(test_live_merge),
+	};
+	int r;
+
+	if (loop_new(128, &loop, NULL) < 0 || !mkdtemp(folder))
+		return 1;
+	r = cmocka_run_group_tests(tests, NULL, teardown);
+	loop_free(loop);
+	return r;
+}

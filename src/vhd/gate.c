@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+/* See gate.h. What merges an image behind a gate is in gate_merge.c. */
+#include "vhd/gate_internal.h"
+
+#include "lib/cleanup.h"
+
+#include <errno.h>
+
+static const struct disk_ops gate_ops;
+
+struct gate *gate_of(struct disk *disk)
+{
+	assert(disk->ops == &gate_ops);
+	return container_of(disk, struct gate, disk);
+}
+
+/* --- requests --- */
+
+static void drained(struct gate *g)
+{
+	struct gate_freeze *f = g->freeze;
+
+	if (!f || g->in_flight || g->flushing)
+		return;
+	g->flushing = true;
+	disk_submit(g->below, &f->flush);
+}
+
+static void on_done(struct disk_request *req, int result)
+{
+	struct gate *g = gate_of(req->gate);
+
+	req->done = req->gate_done;
+	g->in_flight--;
+	if (g->merging && req->op != DISK_READ && req->op != DISK_FLUSH)
+		gate_merge_mark(g, req->offset, req->length);
+	req->done(req, result);
+	drained(g);
+}
+
+static void gate_submit(struct disk *disk, struct disk_request *req)
+{
+	struct gate *g = gate_of(disk);
+
+	if (g->freeze) {
+		list_append(&g->held, &req->node);
+		return;
+	}
+	req->gate = disk;
+	req->gate_done = req->done;
+	req->done = on_done;
+	g->in_flight++;
+	disk_submit(g->below, req);
+}
+
+/* --- freezing --- */
+
+static void run_frozen(struct loop_task *t)
+{
+	struct gate *g = container_of(t, struct gate, task);
+	struct gate_freeze *f = g->freeze;
+	int result = g->frozen_result;
+
+	if (result < 0)
+		gate_thaw(g);
+	f->frozen(f, result);
+}
+
+/* A task tells it, so that no request's done is on the stack: images may be closed then. */
+static void on_flushed(struct disk_request *req, int result)
+{
+	struct gate *g = container_of(req, struct gate_freeze, flush)->gate;
+
+	g->frozen_result = result;
+	loop_defer(g->disk.loop, &g->task);
+}
+
+int gate_freeze(struct gate *g, struct gate_freeze *f)
+{
+	if (g->freeze)
+		return -EBUSY;
+	f->gate = g;
+	f->flush = (struct disk_request){ .op = DISK_FLUSH, .done = on_flushed };
+	g->freeze = f;
+	drained(g);
+	return 0;
+}
+
+void gate_thaw(struct gate *g)
+{
+	struct list batch;
+
+	g->freeze = NULL;
+	g->flushing = false;
+	list_init(&batch);
+	list_splice(&batch, &g->held);
+	while (!list_empty(&batch)) {
+		struct disk_request *req = list_first(&batch, struct disk_request, node);
+
+		list_remove(&req->node);
+		gate_submit(&g->disk, req);
+	}
+}
+
+struct disk *gate_below(struct gate *g)
+{
+	return g->below;
+}
+
+void gate_refresh(struct gate *g)
+{
+	bool read_only = g->disk.geometry.read_only;
+
+	g->disk.geometry = g->below->geometry;
+	/* What stands above was told so. */
+	g->disk.geometry.read_only |= read_only;
+}
+
+void gate_replace(struct gate *g, struct disk *below)
+{
+	struct guid id = g->disk.geometry.id;
+
+	g->below = below;
+	gate_refresh(g);
+	g->disk.geometry.id = id;
+}
+
+/* --- the rest of a disk --- */
+
+static int gate_extent(struct disk *disk, uint64_t offset, enum disk_extent_kind *ret_kind,
+		       uint64_t *ret_length)
+{
+	struct disk *below = gate_of(disk)->below;
+
+	return below->ops->extent(below, offset, ret_kind, ret_length);
+}
+
+static int gate_resize(struct disk *disk, uint64_t size, struct error *err)
+{
+	struct gate *g = gate_of(disk);
+	int r;
+
+	if (!g->below->ops->resize)
+		return error_set(err, -ENOTSUP, "%s images keep their size", g->below->ops->name);
+	if (g->merging)
+		return error_set(err, -EBUSY,
+				 "the image is being merged; wait for the end of that");
+	r = g->below->ops->resize(g->below, size, err);
+	gate_refresh(g);
+	return r;
+}
+
+static int gate_close(struct disk *disk, struct error *err)
+{
+	struct gate *g = gate_of(disk);
+	int r;
+
+	gate_merge_abandon(g);
+	loop_cancel(disk->loop, &g->task);
+	r = disk_close(g->below, err);
+	free(g);
+	return r;
+}
+
+static const struct disk_ops gate_ops = {
+	.name = "gate",
+	.submit = gate_submit,
+	.extent = gate_extent,
+	.resize = gate_resize,
+	.close = gate_close,
+};
+
+struct disk *gate_new(struct disk *below)
+{
+	struct gate *g = calloc(1, sizeof(*g));
+
+	if (!g) {
+		disk_close(below, NULL);
+		return NULL;
+	}
+	g->disk =
+		(struct disk){ .ops = &gate_ops, .loop = below->loop, .geometry = below->geometry };
+	g->below = below;
+	list_init(&g->held);
+	loop_task_init(&g->task, run_frozen);
+	return &g->disk;
+}

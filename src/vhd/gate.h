@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A gate stands above an image that is in use, so that the image below can change while its user
+ * knows nothing of it: it holds requests back, waits until none is under way, and lets what is
+ * below be changed or replaced. Snapshots, merging, resizing and consistent copies of a running
+ * machine's disks are made behind one. Like all layers it belongs to one loop's thread.
+ */
+#pragma once
+
+#include "vhd/disk.h"
+
+struct gate;
+
+/* `below` is the gate's from here on, also when this fails. A NULL result: there is no memory. */
+struct disk *gate_new(struct disk *below);
+struct gate *gate_of(struct disk *disk);
+
+struct gate_freeze {
+	/* Nothing is under way now and what was completed is durable; or a negative errno. */
+	void (*frozen)(struct gate_freeze *f, int result);
+	struct list node;
+	struct disk_request flush; /* the gate's */
+	struct gate *gate;
+};
+
+/*
+ * Holds back all requests from now on; `frozen` is called from the loop, never from here. Until
+ * gate_thaw nothing reaches the image. One freeze at a time: -EBUSY. A result below 0 has thawed
+ * the gate already.
+ */
+int gate_freeze(struct gate *g, struct gate_freeze *f) _must_check_;
+void gate_thaw(struct gate *g);
+
+/* While frozen: what is below, and another one in its place (which must be as large). The first
+ * is the caller's then. */
+struct disk *gate_below(struct gate *g);
+void gate_replace(struct gate *g, struct disk *below);
+/* While frozen: the size below, which may have changed. */
+void gate_refresh(struct gate *g);
+
+/*
+ * Merging the image below into its parent while requests go on. What the image holds is copied to
+ * the parent in passes: each takes what was changed during the one before; when little is left the
+ * gate freezes, the rest is copied, and the parent takes the image's place. `parent` is the image's
+ * own parent, opened for writing, with its parents below it; the image reads from it too. The
+ * caller has made sure that a cut at any point leaves a chain that opens (merge.h).
+ */
+struct gate_merge {
+	/* Called on the loop's thread. The image that was merged is not closed: it is `merged`'s
+	 * owner's. On failure or cancellation nothing has changed but the parent's content. */
+	void (*done)(struct gate_merge *m, int result, struct disk *merged);
+	void (*progress)(struct gate_merge *m, uint64_t copied, uint64_t total); /* NULL is fine */
+	unsigned depth; /* pieces under way; 0 = 4: the guest goes first */
+	/* the gate's */
+	struct gate_merging *merging;
+};
+
+int gate_merge(struct gate *g, struct gate_merge *m, struct error *err) _must_check_;
+void gate_merge_cancel(struct gate_merge *m);
