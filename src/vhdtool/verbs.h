@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT */
+/* The verbs, each at the end of its own file; main.c lists them in the order of the help. */
+#pragma once
+
+#include "vhdtool/tool.h"
+
+extern const struct tool_verb verb_serve;
