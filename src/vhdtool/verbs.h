@@ -4,4 +4,8 @@
 
 #include "vhdtool/tool.h"
 
+extern const struct tool_verb verb_compact;
+extern const struct tool_verb verb_merge;
+extern const struct tool_verb verb_rebase;
+extern const struct tool_verb verb_resize;
 extern const struct tool_verb verb_serve;
