@@ -17,19 +17,17 @@ static const struct tool_option table[] = {
 	{ 0 },
 };
 
-/* "20G", or relative "+5G", "-1G". */
+/* "20G", or what is to be added, "+5G". */
 static int size_wanted(const char *text, uint64_t now, uint64_t *ret, struct error *err)
 {
 	uint64_t n;
-	int r = tool_parse_size(*text == '+' || *text == '-' ? text + 1 : text, &n, err);
+	int r = tool_parse_size(*text == '+' ? text + 1 : text, &n, err);
 
 	if (r < 0)
 		return r;
-	if (*text == '+' ? add_overflow(now, n, &n) : *text == '-' && n >= now)
-		return error_set(err, -EINVAL,
-				 "a size of %s is impossible: the disk has %llu bytes", text,
-				 (unsigned long long)now);
-	*ret = *text == '-' ? now - n : n;
+	if (*text == '+' && add_overflow(now, n, &n))
+		return error_set(err, -EINVAL, "the disk cannot be larger by %s", text + 1);
+	*ret = n;
 	return 0;
 }
 
@@ -74,7 +72,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 
 const struct tool_verb verb_resize = {
 	.name = "resize",
-	.synopsis = "IMAGE [+|-]SIZE [OPTION...]",
+	.synopsis = "IMAGE [+]SIZE [OPTION...]",
 	.summary = "make a disk larger or smaller",
 	.notes = "Examples:\n"
 		 "  vhd resize data.vhdx +20G\n"
