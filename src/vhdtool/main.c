@@ -9,6 +9,8 @@ static const struct tool_verb verb_completion;
 
 static const struct tool_verb *const verbs[] = {
 	&verb_serve,
+	&verb_mount,
+	&verb_unmount,
 	&verb_completion,
 };
 

@@ -5,3 +5,5 @@
 #include "vhdtool/tool.h"
 
 extern const struct tool_verb verb_serve;
+extern const struct tool_verb verb_mount;
+extern const struct tool_verb verb_unmount;
