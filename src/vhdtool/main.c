@@ -8,7 +8,8 @@
 static const struct tool_verb verb_completion;
 
 static const struct tool_verb *const verbs[] = {
-	&verb_resize, &verb_compact, &verb_merge, &verb_rebase, &verb_serve, &verb_completion,
+	&verb_resize, &verb_compact, &verb_merge,   &verb_rebase,
+	&verb_serve,  &verb_mount,   &verb_unmount, &verb_completion,
 };
 
 static int run_completion(unsigned count, char **arguments, struct error *err)

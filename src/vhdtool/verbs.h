@@ -9,3 +9,5 @@ extern const struct tool_verb verb_merge;
 extern const struct tool_verb verb_rebase;
 extern const struct tool_verb verb_resize;
 extern const struct tool_verb verb_serve;
+extern const struct tool_verb verb_mount;
+extern const struct tool_verb verb_unmount;
