@@ -9,6 +9,7 @@ vhd=$1
 partita=$(dirname "$vhd")/../cli/partita
 [ "$(id -u)" = 0 ] || { echo 'skipped: not root'; exit 77; }
 [ -c /dev/fuse ] && [ -c /dev/loop-control ] || { echo 'skipped: no FUSE or loop devices'; exit 77; }
+[ -x "$partita" ] || { echo "skipped: $partita is not built"; exit 77; }
 for tool in mkfs.ext4 losetup qemu-img sfdisk; do
 	command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 77; }
 done
