@@ -66,6 +66,7 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 	struct store_file_options file = {
 		.read_only = options->read_only,
 		.direct = options->direct,
+		.no_sync = options->no_sync,
 	};
 	struct disk *disk;
 	struct store *s;

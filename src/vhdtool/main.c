@@ -8,6 +8,12 @@
 static const struct tool_verb verb_completion;
 
 static const struct tool_verb *const verbs[] = {
+	&verb_create,
+	&verb_info,
+	&verb_check,
+	&verb_convert,
+	&verb_map,
+	&verb_compare,
 	&verb_serve,
 	&verb_completion,
 };
