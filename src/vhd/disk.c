@@ -4,6 +4,7 @@
 
 #include "lib/cleanup.h"
 #include "vhd/chain.h"
+#include "vhd/dump.h"
 #include "vhd/image.h"
 #include "vhd/raw.h"
 #include "vhd/store.h"
@@ -128,6 +129,30 @@ int image_check(int fd, const char *name, struct check_report *report, struct er
 			r = f ? 0 : -EIO; /* a raw image has nothing that could be wrong */
 			store_close(s);
 		}
+	}
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}
+
+int image_dump(int fd, const char *name, const struct dump_visitor *to, bool all_blocks,
+	       struct error *err)
+{
+	const struct store_file_options file = { .read_only = true };
+	const struct format *f;
+	struct store *s;
+	int r = store_file_open(NULL, fd, &file, &s, err);
+
+	if (r >= 0) {
+		f = format_probe(s, err);
+		if (f && f->open == vhdx_open)
+			r = vhdx_dump(s, to, all_blocks, err);
+		else
+			r = f ? error_set(err, -ENOTSUP,
+					  "a %s image has no structures that could be shown",
+					  f->name)
+			      : -EIO;
+		store_close(s);
 	}
 	if (r < 0)
 		error_prefix(err, "%s", name);

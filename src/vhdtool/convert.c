@@ -102,7 +102,7 @@ static int open_target(struct work *w, struct error *err)
 {
 	const struct disk_open_options options = {
 		.format = w->make.format,
-		.direct = o.image.direct,
+		.direct = !o.no_flush, /* what must be on the disk in the end needs no page cache */
 		.no_sync = o.no_flush,
 	};
 	int fd = open(w->out.partial, O_RDWR | O_CLOEXEC);

@@ -54,6 +54,7 @@ static int make_child(struct output *out, struct output_options *oo, struct erro
 	r = chain_name_parent(parent, o.parent, out->path, &ref, err);
 	if (r >= 0) {
 		oo->parent = &ref;
+		oo->id = parent->geometry.id;
 		oo->size = oo->size ? oo->size : parent->geometry.size;
 		if (!oo->sector_size)
 			oo->sector_size = parent->geometry.logical_sector;

@@ -14,6 +14,7 @@ static const struct tool_verb *const verbs[] = {
 	&verb_convert,
 	&verb_map,
 	&verb_compare,
+	&verb_dump,
 	&verb_serve,
 	&verb_completion,
 };

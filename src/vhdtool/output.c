@@ -70,6 +70,7 @@ static int make_vhdx(int fd, const struct output_options *o, struct error *err)
 		.logical_sector = (uint32_t)o->sector_size,
 		.fixed = o->fixed,
 		.parent = o->parent,
+		.id = o->id,
 	};
 
 	if (o->block_size > UINT32_MAX || o->sector_size > UINT32_MAX)

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "lib/error.h"
-#include "lib/types.h"
+#include "lib/guid.h"
 
 #include <limits.h>
 
@@ -31,6 +31,7 @@ struct output_options {
 	uint64_t size, block_size, sector_size;
 	bool fixed;
 	const struct disk_parent *parent; /* NULL = no differencing image */
+	struct guid id;                   /* of the disk; zero = a new one */
 };
 
 /* The format of an image to make: `given`, or what the name's ending says, else vhdx. */

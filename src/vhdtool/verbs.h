@@ -10,4 +10,5 @@ extern const struct tool_verb verb_check;
 extern const struct tool_verb verb_convert;
 extern const struct tool_verb verb_map;
 extern const struct tool_verb verb_compare;
+extern const struct tool_verb verb_dump;
 extern const struct tool_verb verb_serve;
