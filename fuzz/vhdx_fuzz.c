@@ -28,16 +28,34 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define START_FIXED     BIT(3)
 #define START_RESIGN    BIT(4)
 #define START_CHECK     BIT(5) /* examine it before opening */
-#define STARTS          (START_DIRTY | START_LARGE | START_FIXED)
+#define START_CHILD     BIT(6) /* a differencing image; not with FIXED */
+#define START_EDIT      BIT(7) /* at the end: another size, another parent, compacting */
+#define STARTS          (START_DIRTY | START_LARGE | START_FIXED | START_CHILD)
 
 #define FILE_MAX     (96 * MIB)
 #define DATA_MAX     (24 * MIB)
 #define REQUESTS_MAX 64
 
 static const uint64_t places[] = {
-	0,          64 * KIB,   128 * KIB,      192 * KIB,   256 * KIB, MIB,
-	MIB + 4096, MIB + 8192, MIB + 12288,    MIB + 16384, 2 * MIB,   2 * MIB + 64 * KIB,
-	3 * MIB,    4 * MIB,    2 * MIB - 4096, 5 * MIB,
+	0,
+	64 * KIB,
+	128 * KIB,
+	192 * KIB,
+	256 * KIB,
+	MIB,
+	MIB + 4096,
+	MIB + 8192,
+	MIB + 12288,
+	MIB + 16384,
+	2 * MIB,
+	2 * MIB + 64 * KIB,
+	3 * MIB,
+	4 * MIB,
+	2 * MIB - 4096,
+	5 * MIB,
+	2 * MIB + 128 * KIB,
+	6 * MIB,
+	7 * MIB,
 };
 
 static struct loop *loop;
@@ -73,27 +91,63 @@ static void copy(struct store *from, struct store *to)
 	}
 }
 
+static struct disk *parent_disk;
+
+/* Of 9 MiB with data in some places, larger than small children and smaller than large ones. */
+static struct disk *parent_open(void)
+{
+	const struct vhdx_create_options o = { .size = 9 * MIB, .block_size = (uint32_t)MIB };
+	uint8_t b[4096];
+	struct store *s = new_store();
+
+	memset(b, 0x77, sizeof(b));
+	if (vhdx_store_create(s, &o, NULL) < 0 || vhdx_open(s, &parent_disk, NULL) < 0)
+		abort();
+	for (unsigned i = 0; i < 16; i++)
+		if (drive_write(parent_disk, b, 4096, i * 512 * KIB, 0) < 0)
+			abort();
+	return parent_disk;
+}
+
+static int open_with_parent(struct store *s, struct disk **ret, struct error *err)
+{
+	int r = vhdx_open(s, ret, err);
+
+	if (r >= 0 && (*ret)->ops->parent(*ret))
+		(*ret)->ops->set_parent(*ret, parent_disk ? parent_disk : parent_open());
+	return r;
+}
+
+static int close_without_parent(struct disk *d, struct error *err)
+{
+	if (d->ops->parent(d))
+		d->ops->set_parent(d, NULL);
+	return disk_close(d, err);
+}
+
 /* A good image of the kind that `flags` name. */
 static struct store *start_new(unsigned flags)
 {
+	const struct disk_parent parent = { .id = { { 1 } }, .relative = (char[]){ "p.vhdx" } };
 	const struct vhdx_create_options o = {
 		.size = flags & START_LARGE && !(flags & START_FIXED) ? 4 * TIB : 8 * MIB,
 		.block_size = (uint32_t)(flags & START_LARGE ? 2 * MIB : MIB),
 		.logical_sector = flags & START_LARGE ? 4096 : 512,
-		.fixed = flags & START_FIXED,
+		.fixed = flags & START_FIXED && !(flags & START_CHILD),
+		.parent = flags & START_CHILD ? &parent : NULL,
 	};
 	struct store *s = new_store(), *result = new_store();
 	uint8_t b[4096] = { 1, 2, 3 };
 	struct disk *d;
 
-	if (vhdx_store_create(s, &o, NULL) < 0 || vhdx_open(s, &d, NULL) < 0)
+	if (vhdx_store_create(s, &o, NULL) < 0 || open_with_parent(s, &d, NULL) < 0)
 		abort();
 	for (unsigned i = 0; i < 3; i++)
 		if (drive_write(d, b, 4096, o.size / 4 * i, DISK_FUA) < 0)
 			abort();
 	if (flags & START_DIRTY)
 		copy(s, result);
-	if (disk_close(d, NULL) < 0)
+	if (close_without_parent(d, NULL) < 0)
 		abort();
 	if (!(flags & START_DIRTY))
 		copy(s, result);
@@ -205,24 +259,54 @@ static void examine(struct store *s)
 	s->read_only = read_only;
 }
 
-static void use(struct store *s, struct reader *r)
+/* What a tool does with the image; each may be refused, with words. */
+static void edit(struct disk *d, struct reader *r)
+{
+	const struct disk_parent parent = { .id = { { 2 } }, .relative = (char[]){ "q.vhdx" } };
+	const struct disk_compact_options o = { .zeros = true };
+	struct error err = { 0 };
+	int n = 0;
+
+	switch (reader_u8(r) % 4) {
+	case 0:
+		n = d->ops->resize(d, d->geometry.size + reader_le16(r) * 64 * KIB, &err);
+		break;
+	case 1:
+		n = d->ops->resize(d, reader_le16(r) * 4096, &err);
+		break;
+	case 2:
+		n = d->ops->compact(d, &o, &err);
+		break;
+	case 3:
+		n = d->ops->set_parent_ref(d, &parent, &err);
+		break;
+	}
+	if (n < 0 && !err.message[0])
+		abort();
+}
+
+static void use(struct store *s, struct reader *r, bool edits)
 {
 	struct error err = { 0 };
 	struct disk *d;
 
-	if (vhdx_open(s, &d, &err) < 0) {
+	if (open_with_parent(s, &d, &err) < 0) {
 		if (!err.message[0])
 			abort();
 		return;
 	}
+	if (edits)
+		edit(d, r);
 	for (unsigned i = 0; i < REQUESTS_MAX && reader_left(r); i++)
 		request(d, r);
+	if (edits)
+		edit(d, r);
 	/* What could be closed can be opened again; a full file system may prevent closing. */
-	if (disk_close(d, &err) < 0)
+	if (close_without_parent(d, &err) < 0)
 		return;
-	if (vhdx_open(s, &d, &err) < 0)
+	if (open_with_parent(s, &d, &err) < 0)
 		abort();
-	disk_close(d, NULL);
+	close_without_parent(d, NULL);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -241,7 +325,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	s->read_only = flags & START_READ_ONLY;
 	if (flags & START_CHECK)
 		examine(s);
-	use(s, &r);
+	use(s, &r, flags & START_EDIT);
 	store_memory_free(s);
 	return 0;
 }

@@ -244,7 +244,7 @@ void vhdx_info(struct disk *disk, struct vhdx_info *ret)
 
 /* --- extents --- */
 
-#define EXTENT_STRETCHES 256u
+#define EXTENT_STRETCHES 1024u
 
 /* Who answers for a stretch of the disk. */
 struct held {

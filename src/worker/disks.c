@@ -63,6 +63,7 @@ static int open_drive(struct disks *d, struct controller *c, const struct vm_dri
 	bool dvd = drive->kind == VM_DRIVE_KIND_DVD;
 	struct disk_open_options o = { .read_only = drive->read_only || dvd,
 				       .direct = drive->direct,
+				       .follow = drive->file.path != NULL,
 				       .format = vm_drive_format_names[drive->format] };
 	struct disk *disk;
 	int r = vm_file_open(&drive->file, where, o.read_only, err);

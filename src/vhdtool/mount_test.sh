@@ -1,0 +1,166 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# mount_test.sh VHD: images as devices, file systems and files; partitions; sectors of 4 KiB; a
+# server that is killed; and that nothing is left behind.
+set -eu
+
+vhd=$1
+partita=$(dirname "$vhd")/../cli/partita
+[ "$(id -u)" = 0 ] || { echo 'skipped: not root'; exit 77; }
+[ -c /dev/fuse ] && [ -c /dev/loop-control ] || { echo 'skipped: no FUSE or loop devices'; exit 77; }
+for tool in mkfs.ext4 losetup qemu-img sfdisk; do
+	command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 77; }
+done
+
+tmp=$(mktemp -d)
+cleanup() {
+	umount "$tmp/mnt" 2>/dev/null || :
+	for image in "$tmp"/*.vhdx "$tmp"/*.raw; do
+		"$vhd" unmount "$image" >/dev/null 2>&1 || :
+	done
+	rm -rf "$tmp"
+}
+trap cleanup EXIT
+trap 'exit 130' HUP INT TERM
+cd "$tmp"
+mkdir mnt file
+
+# Of ours, not of whatever else goes on here.
+nothing_left() {
+	for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		if ! "$vhd" mount --list | grep -q "$tmp" && ! grep -q "$tmp" /proc/mounts; then
+			return
+		fi
+		sleep 0.1
+	done
+	"$vhd" mount --list
+	grep "$tmp" /proc/mounts
+	exit 1
+}
+
+no_device() {
+	for try in 1 2 3 4 5 6 7 8 9 10; do
+		[ -e "/sys/block/$(basename "$1")/loop" ] || return 0
+		sleep 0.1
+	done
+	echo "$1 is still attached"
+	exit 1
+}
+
+make() { # FILE SIZE [OPTION...]
+	file=$1 size=$2
+	shift 2
+	"$partita" disk create "$file" --size "$size" "$@"
+}
+
+# round_trip FS MKFS...: make a file system, write, mount again, compare
+round_trip() {
+	fs=$1
+	shift
+	rm -f a.vhdx
+	make a.vhdx 1G --block-size 2M
+	device=$("$vhd" mount a.vhdx --device --writable)
+	"$@" "$device" >/dev/null 2>&1
+	"$vhd" unmount "$device"
+	no_device "$device"
+	"$vhd" mount a.vhdx mnt --writable
+	dd if=/dev/urandom of=mnt/x bs=1M count=64 status=none
+	sum=$(md5sum <mnt/x)
+	"$vhd" unmount mnt
+	nothing_left
+	"$vhd" mount a.vhdx mnt
+	[ "$(md5sum <mnt/x)" = "$sum" ]
+	! touch mnt/y 2>/dev/null
+	umount mnt
+	nothing_left
+	"$partita" disk check a.vhdx >/dev/null
+	echo "ok $fs"
+}
+
+round_trip ext4 mkfs.ext4 -q
+! command -v mkfs.xfs >/dev/null || round_trip xfs mkfs.xfs -q
+if command -v ntfs-3g >/dev/null && command -v mkntfs >/dev/null; then
+	round_trip ntfs mkntfs -Q -F
+fi
+
+# partitions: the first is Microsoft's reserved one
+make p.vhdx 512M
+device=$("$vhd" mount p.vhdx --device --writable)
+printf 'label: gpt\nsize=16M,type=E3C9E316-0B5C-4DB8-817D-F92DF00215AE\nsize=100M\nsize=200M\n' |
+	sfdisk -q --no-reread "$device" 2>/dev/null
+"$vhd" unmount p.vhdx
+for n in 2 3; do
+	device=$("$vhd" mount p.vhdx --device --partition $n --writable)
+	mkfs.ext4 -q "$device"
+	"$vhd" unmount p.vhdx
+	"$vhd" mount p.vhdx mnt --partition $n --writable
+	echo $n >mnt/number
+	"$vhd" unmount mnt
+done
+"$vhd" mount p.vhdx mnt
+[ "$(cat mnt/number)" = 2 ]
+"$vhd" unmount mnt
+"$vhd" mount p.vhdx mnt --partition 3
+[ "$(cat mnt/number)" = 3 ]
+"$vhd" unmount mnt
+! "$vhd" mount p.vhdx mnt --partition 4 2>/dev/null
+! "$vhd" mount p.vhdx mnt --partition 1 2>/dev/null
+nothing_left
+echo 'ok gpt'
+
+truncate -s 64M m.raw
+printf 'label: dos\n1 : size=10M,type=ef\n2 : size=50M,type=5\n5 : size=20M,type=83\n' | sfdisk -q m.raw
+device=$("$vhd" mount m.raw --device --partition 5)
+[ "$(cat "/sys/block/$(basename "$device")/size")" = 40960 ]
+"$vhd" unmount m.raw
+nothing_left
+echo 'ok mbr'
+
+make k.vhdx 256M --sector-size 4096
+device=$("$vhd" mount k.vhdx --device --writable)
+[ "$(cat "/sys/block/$(basename "$device")/queue/logical_block_size")" = 4096 ]
+[ "$(cat "/sys/block/$(basename "$device")/loop/dio")" = 1 ]
+printf 'label: gpt\nsize=100M\n' | sfdisk -q --no-reread "$device" 2>/dev/null
+"$vhd" unmount k.vhdx
+device=$("$vhd" mount k.vhdx --device --partition 1 --writable)
+mkfs.ext4 -q "$device"
+! "$vhd" mount k.vhdx mnt 2>/dev/null
+"$vhd" unmount k.vhdx
+"$vhd" mount k.vhdx mnt
+"$vhd" unmount mnt
+nothing_left
+echo 'ok 4k sectors, in use'
+
+"$vhd" mount k.vhdx file --file --writable
+printf abc | dd of=file/disk bs=1 seek=1000003 conv=notrunc status=none
+[ "$(dd if=file/disk bs=1 skip=1000003 count=3 status=none)" = abc ]
+! truncate -s 1M file/disk 2>/dev/null
+"$vhd" unmount file
+qemu-img convert -f vhdx -O raw k.vhdx k.raw 2>/dev/null || cp k.vhdx k.raw
+nothing_left
+echo 'ok file'
+
+"$vhd" mount a.vhdx mnt --writable
+server=$("$vhd" mount --list --json | sed -n "/a\.vhdx/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1)
+kill -9 "$server"
+! { echo x >mnt/lost && sync mnt/lost; } 2>/dev/null
+"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
+"$vhd" unmount a.vhdx 2>/dev/null
+nothing_left
+"$vhd" mount a.vhdx --device --writable >name
+server=$("$vhd" mount --list --json | sed -n "/a\.vhdx/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1)
+kill -9 "$server"
+"$vhd" unmount a.vhdx 2>/dev/null
+no_device "$(cat name)"
+nothing_left
+"$partita" disk check a.vhdx >/dev/null
+echo 'ok killed server'
+
+echo rubbish >bad.vhdx
+! "$vhd" mount bad.vhdx --device --format vhdx 2>/dev/null
+! "$vhd" mount nowhere.vhdx --device 2>/dev/null
+make e.vhdx 64M
+! "$vhd" mount e.vhdx mnt 2>/dev/null
+nothing_left
+echo 'ok failures'

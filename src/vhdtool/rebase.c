@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+/* vhd rebase: tells a differencing image where its parent is, or that it has another one. */
+#include "vhd/merge.h"
+#include "vhdtool/verbs.h"
+
+#include <errno.h>
+
+static struct {
+	const char *parent;
+	bool force;
+} options;
+
+static const struct tool_option table[] = {
+	{ "parent", TOOL_FILE, &options.parent, "PARENT", "the image's parent from now on" },
+	{ "force", TOOL_FLAG, &options.force, NULL,
+	  "though it is not the image that this one was made for" },
+	{ 0 },
+};
+
+static int run(unsigned count, char **arguments, struct error *err)
+{
+	const struct rebase_options ro = { .any_identity = options.force };
+	struct loop *loop;
+	int r;
+
+	(void)count;
+	if (!options.parent)
+		return tool_usage(err, "say --parent");
+	r = loop_new(64, &loop, err);
+	if (r < 0)
+		return r;
+	r = image_rebase(loop, arguments[0], options.parent, &ro, err);
+	loop_free(loop);
+	return r < 0 ? r : TOOL_OK;
+}
+
+const struct tool_verb verb_rebase = {
+	.name = "rebase",
+	.synopsis = "IMAGE --parent PARENT [--force]",
+	.summary = "tell a differencing image where its parent is",
+	.notes = "Only the image's note of its parent changes, no data. With --force the two must "
+		 "have\n"
+		 "the same contents as far as IMAGE does not hold its own: nobody checks that.\n"
+		 "Example: the parent was moved\n"
+		 "  vhd rebase child.vhdx --parent /srv/images/base.vhdx\n",
+	.options = table,
+	.arguments_min = 1,
+	.arguments_max = 1,
+	.run = run,
+};

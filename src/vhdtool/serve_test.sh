@@ -1,0 +1,106 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# serve_test.sh VHD: others' NBD clients (libnbd, qemu-img) against `vhd serve`, in both directions,
+# and clients that send rubbish.
+set -eu
+
+vhd=$1
+for tool in nbdcopy nbdinfo qemu-img; do
+	command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 77; }
+done
+
+tmp=$(mktemp -d)
+pid=
+trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || :; rm -rf "$tmp"' EXIT
+trap 'exit 130' HUP INT TERM
+cd "$tmp"
+uri="nbd+unix:///?socket=$tmp/s"
+
+serve() {
+	"$vhd" serve "$@" --socket s --pid-file ready &
+	pid=$!
+	for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		[ -e ready ] && return
+		sleep 0.1
+	done
+	echo "it does not serve"
+	exit 1
+}
+
+stop() {
+	kill "$pid"
+	wait "$pid"
+	pid=
+	[ ! -e s ] && [ ! -e ready ]
+}
+
+truncate -s 96M source
+dd if=/dev/urandom of=source bs=1M seek=7 count=11 conv=notrunc status=none
+dd if=/dev/urandom of=source bs=1000 seek=70001 count=3 conv=notrunc status=none
+
+# copy_through FORMAT CREATE-OPTION...: ours writes what libnbd sends; qemu reads it, then libnbd
+copy_through() {
+	format=$1
+	shift
+	rm -f image copy
+	qemu-img create -q -f "$format" "$@" image 96M
+	serve image --format "$format" --writable
+	nbdcopy source "$uri"
+	qemu-img compare -q -f raw -F raw source "$uri"
+	qemu-img map --output=json -f raw "$uri" | grep -q '"data": false'
+	stop
+	qemu-img compare -q -f raw -F "$format" source image
+	serve image --format "$format" --export name
+	nbdinfo --list "$uri" | grep -q 'export="name"'
+	nbdcopy "$uri" copy
+	cmp source copy
+	qemu-img convert -f raw -O raw "$uri" copy
+	cmp source copy
+	! qemu-io -f raw -c 'write 0 4k' "$uri" >/dev/null 2>&1
+	stop
+	echo "ok copy through $format"
+}
+
+copy_through raw
+copy_through vhdx -o subformat=dynamic,block_size=1M
+
+serve image --writable
+qemu-io -f raw -c 'write -P 7 1M 64k' -c 'write -z 1M 4k' -c 'discard 8M 1M' -c 'read -P 0 1M 4k' \
+	-c 'read -P 7 1052672 60k' -c 'write -P 9 -f 513 1000' -c 'read -P 9 513 1000' -c flush \
+	"$uri" >out || { cat out; exit 1; }
+! grep -q 'failed\|error' out
+stop
+echo 'ok commands'
+
+serve image
+if command -v python3 >/dev/null; then
+	python3 - <<-'END'
+	import os, random, socket
+	random.seed(1)
+	for n in range(60):
+	    s = socket.socket(socket.AF_UNIX)
+	    s.connect("s")
+	    try:
+	        start = b"\0\0\0\3" + b"IHAVEOPT\0\0\0\7\0\0\0\6\0\0\0\0\0\0" if n % 2 else b""
+	        s.sendall(start + random.randbytes(random.randrange(5000)))
+	    except OSError:
+	        pass
+	    s.close()
+	END
+fi
+nbdinfo --size "$uri" | grep -qx 100663296
+stop
+echo 'ok rubbish'
+
+serve image --once
+nbdinfo "$uri" >/dev/null
+wait "$pid" && pid=
+[ ! -e s ]
+echo 'ok once'
+
+serve image --writable
+! "$vhd" serve image --socket t 2>/dev/null
+! "$vhd" serve image --socket s 2>/dev/null
+stop
+echo 'ok in use'
