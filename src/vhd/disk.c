@@ -7,6 +7,7 @@
 #include "vhd/dump.h"
 #include "vhd/image.h"
 #include "vhd/raw.h"
+#include "vhd/repair.h"
 #include "vhd/store.h"
 #include "vhd/vhdx.h"
 
@@ -152,6 +153,22 @@ int image_dump(int fd, const char *name, const struct dump_visitor *to, bool all
 					  "a %s image has no structures that could be shown",
 					  f->name)
 			      : -EIO;
+		store_close(s);
+	}
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}
+
+/* The first bytes of a damaged image may be anything, so who calls this says that it is a VHDX. */
+int image_repair(int fd, const char *name, struct repair_report *report, struct error *err)
+{
+	const struct store_file_options file = { 0 };
+	struct store *s;
+	int r = store_file_open(NULL, fd, &file, &s, err);
+
+	if (r >= 0) {
+		r = vhdx_repair(s, report, err);
 		store_close(s);
 	}
 	if (r < 0)
