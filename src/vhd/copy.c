@@ -6,11 +6,12 @@
  */
 #include "lib/cleanup.h"
 #include "vhd/image.h"
+#include "vhd/iov.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define DEPTH 16u
+#define DEPTH 8u
 #define CHUNK MIB
 #define GRAIN (64 * KIB) /* shorter runs of zeros inside data are copied as data */
 
@@ -30,6 +31,7 @@ struct copy {
 	struct disk *from, *to;
 	const struct disk_copy_options *options;
 	uint64_t at, total, done;
+	uint64_t checkpoint_at; /* the next one */
 	uint64_t extent_end; /* the source is `extent_kind` up to here */
 	enum disk_extent_kind extent_kind;
 	unsigned busy, depth;
@@ -38,19 +40,10 @@ struct copy {
 	struct slot *slots;
 };
 
-static bool is_zero(const uint8_t *p, size_t n)
-{
-	/* If the first 16 bytes are zeros, and each byte equals the one 16 before it, all are. */
-	static const uint8_t zeros[16];
-
-	if (n <= sizeof(zeros))
-		return !memcmp(p, zeros, n);
-	return !memcmp(p, zeros, sizeof(zeros)) && !memcmp(p, p + sizeof(zeros), n - sizeof(zeros));
-}
 
 static bool grain_zero(const struct slot *s, uint64_t at)
 {
-	return is_zero(s->buf + at, MIN(GRAIN, s->length - at));
+	return bytes_zero(s->buf + at, MIN(GRAIN, s->length - at));
 }
 
 /* The end of the run of equal kind that starts at `at`. */
@@ -173,9 +166,15 @@ static bool extent_next(struct copy *c)
 	return false;
 }
 
+/* No more is started before a checkpoint, so that all that lies before it is written. */
+static bool checkpoint_due(const struct copy *c)
+{
+	return c->options->checkpoint_every && c->at >= c->checkpoint_at && c->at < c->total;
+}
+
 static void slots_fill(struct copy *c)
 {
-	for (unsigned i = 0; i < c->depth && c->result >= 0; i++) {
+	for (unsigned i = 0; i < c->depth && c->result >= 0 && !checkpoint_due(c); i++) {
 		uint64_t n;
 
 		if (c->slots[i].busy)
@@ -187,24 +186,6 @@ static void slots_fill(struct copy *c)
 		n = MIN(n - c->at % n, c->extent_end - c->at);
 		slot_start(&c->slots[i], c->at, n);
 		c->at += n;
-	}
-}
-
-static int copy_run(struct copy *c)
-{
-	const struct disk_copy_options *o = c->options;
-
-	for (;;) {
-		int r;
-
-		slots_fill(c);
-		if (!c->busy)
-			return c->result;
-		r = loop_once(c->from->loop, -1);
-		if (r < 0)
-			return r;
-		if (o->progress && c->result >= 0 && !o->progress(o->context, c->done, c->total))
-			c->result = -ECANCELED;
 	}
 }
 
@@ -231,6 +212,34 @@ static int copy_flush(struct copy *c)
 			return r;
 	}
 	return c->result;
+}
+
+static int copy_checkpoint(struct copy *c)
+{
+	int r = copy_flush(c);
+
+	c->checkpoint_at = c->at + c->options->checkpoint_every;
+	if (r >= 0)
+		c->options->checkpoint(c->options->context, c->at);
+	return r;
+}
+
+static int copy_run(struct copy *c)
+{
+	const struct disk_copy_options *o = c->options;
+
+	for (;;) {
+		int r = 0;
+
+		slots_fill(c);
+		if (!c->busy && (c->result < 0 || !checkpoint_due(c)))
+			return c->result;
+		r = c->busy ? loop_once(c->from->loop, -1) : copy_checkpoint(c);
+		if (r < 0)
+			return r;
+		if (o->progress && c->result >= 0 && !o->progress(o->context, c->done, c->total))
+			c->result = -ECANCELED;
+	}
 }
 
 static int slots_new(struct copy *c)
@@ -275,6 +284,9 @@ int disk_copy(struct disk *from, struct disk *to, const struct disk_copy_options
 		.to = to,
 		.options = options,
 		.total = from->geometry.size,
+		.at = options->start,
+		.done = options->start,
+		.checkpoint_at = options->start + options->checkpoint_every,
 		.depth = options->depth ? options->depth : DEPTH,
 		.chunk = round_up64(options->chunk ? options->chunk : CHUNK, 4096),
 	};
@@ -293,8 +305,27 @@ int disk_copy(struct disk *from, struct disk *to, const struct disk_copy_options
 	r = slots_new(&c);
 	if (r >= 0)
 		r = copy_run(&c);
-	if (r >= 0)
+	if (r >= 0 && !options->no_flush)
 		r = copy_flush(&c);
 	slots_free(&c);
 	return r < 0 ? copy_error(r, err) : 0;
+}
+
+int disk_allocated(struct disk *disk, uint64_t *ret, struct error *err)
+{
+	uint64_t at = 0, length, sum = 0;
+
+	for (; at < disk->geometry.size; at += length) {
+		enum disk_extent_kind kind;
+		int r = disk->ops->extent(disk, at, &kind, &length);
+
+		if (r < 0)
+			return error_errno(err, r,
+					   "cannot find out what lies at byte %llu of the disk",
+					   (unsigned long long)at);
+		length = MIN(length, disk->geometry.size - at);
+		sum += kind == DISK_EXTENT_DATA ? length : 0;
+	}
+	*ret = sum;
+	return 0;
 }

@@ -4,8 +4,10 @@
 
 #include "lib/cleanup.h"
 #include "vhd/chain.h"
+#include "vhd/dump.h"
 #include "vhd/image.h"
 #include "vhd/raw.h"
+#include "vhd/repair.h"
 #include "vhd/store.h"
 #include "vhd/vhdx.h"
 
@@ -66,6 +68,7 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 	struct store_file_options file = {
 		.read_only = options->read_only,
 		.direct = options->direct,
+		.no_sync = options->no_sync,
 	};
 	struct disk *disk;
 	struct store *s;
@@ -127,6 +130,46 @@ int image_check(int fd, const char *name, struct check_report *report, struct er
 			r = f ? 0 : -EIO; /* a raw image has nothing that could be wrong */
 			store_close(s);
 		}
+	}
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}
+
+int image_dump(int fd, const char *name, const struct dump_visitor *to, bool all_blocks,
+	       struct error *err)
+{
+	const struct store_file_options file = { .read_only = true };
+	const struct format *f;
+	struct store *s;
+	int r = store_file_open(NULL, fd, &file, &s, err);
+
+	if (r >= 0) {
+		f = format_probe(s, err);
+		if (f && f->open == vhdx_open)
+			r = vhdx_dump(s, to, all_blocks, err);
+		else
+			r = f ? error_set(err, -ENOTSUP,
+					  "a %s image has no structures that could be shown",
+					  f->name)
+			      : -EIO;
+		store_close(s);
+	}
+	if (r < 0)
+		error_prefix(err, "%s", name);
+	return r;
+}
+
+/* The first bytes of a damaged image may be anything, so who calls this says that it is a VHDX. */
+int image_repair(int fd, const char *name, struct repair_report *report, struct error *err)
+{
+	const struct store_file_options file = { 0 };
+	struct store *s;
+	int r = store_file_open(NULL, fd, &file, &s, err);
+
+	if (r >= 0) {
+		r = vhdx_repair(s, report, err);
+		store_close(s);
 	}
 	if (r < 0)
 		error_prefix(err, "%s", name);

@@ -38,11 +38,16 @@ int image_check(int fd, const char *name, struct check_report *report,
 		struct error *err) _must_check_;
 
 struct disk_copy_options {
-	unsigned depth;     /* requests in flight; 0 = 16 */
+	unsigned depth;     /* requests in flight; 0 = 8 */
 	uint32_t chunk;     /* bytes per request; 0 = 1 MiB */
 	bool target_zeroed; /* `to` is new and reads as zeros: zeros need not be written */
+	bool no_flush;      /* the caller flushes (closing does), or does not want it */
+	uint64_t start;     /* everything before is there already; multiple of 4096 */
 	/* Called now and then; false stops the copy with -ECANCELED. May be NULL. */
 	bool (*progress)(void *context, uint64_t done, uint64_t total);
+	/* Called about every `checkpoint_every` bytes: what lies before `done` is durable. */
+	void (*checkpoint)(void *context, uint64_t done);
+	uint64_t checkpoint_every; /* 0 = never */
 	void *context;
 };
 
@@ -52,3 +57,23 @@ struct disk_copy_options {
  */
 int disk_copy(struct disk *from, struct disk *to, const struct disk_copy_options *options,
 	      struct error *err) _must_check_;
+
+/* Bytes of `disk` that may be no zeros, as far as is known without reading them: what a sparse copy
+ * takes at most. */
+int disk_allocated(struct disk *disk, uint64_t *ret, struct error *err) _must_check_;
+
+struct disk_compare_options {
+	bool allow_size; /* the shorter one counts as if zeros followed */
+	bool (*progress)(void *context, uint64_t done, uint64_t total);
+	void *context;
+};
+
+#define DISK_SAME UINT64_MAX
+
+/*
+ * Compares the content of two disks; *ret_offset is the first byte that differs or DISK_SAME. What
+ * both know to be zeros is not read. -EINVAL with words when their sizes differ and that is not
+ * allowed. Runs the loop that both share.
+ */
+int disk_compare(struct disk *a, struct disk *b, const struct disk_compare_options *options,
+		 uint64_t *ret_offset, struct error *err) _must_check_;

@@ -122,6 +122,7 @@ struct store_file_options {
 	bool read_only;
 	bool direct;  /* past the page cache where the file system can; unaligned I/O is bounced */
 	bool no_lock; /* the caller holds the lock through this same descriptor */
+	bool no_sync; /* flushes do nothing: a power cut loses the image */
 };
 
 /*

@@ -30,7 +30,7 @@
 struct store_file {
 	struct store store;
 	int fd;
-	bool direct;
+	bool direct, no_sync;
 };
 
 static const uint8_t zeros[ZEROS_SIZE] __attribute__((aligned(4096)));
@@ -296,6 +296,10 @@ static void file_submit(struct store *s, struct store_io *io)
 			io_next(io);
 		return;
 	case STORE_FLUSH:
+		if (f->no_sync) {
+			io_refuse(f, io, 0);
+			return;
+		}
 		io->io.done = on_flush;
 		loop_io_fdatasync(s->loop, &io->io, f->fd);
 		return;
@@ -421,6 +425,8 @@ static int file_sync(struct store *s)
 {
 	int r;
 
+	if (file_of(s)->no_sync)
+		return 0;
 	do
 		r = fdatasync(file_of(s)->fd) < 0 ? -errno : 0;
 	while (r == -EINTR);
@@ -587,6 +593,7 @@ int store_file_open(struct loop *loop, int fd, const struct store_file_options *
 	*f = (struct store_file){
 		.store = { .ops = &file_ops, .loop = loop, .read_only = options->read_only },
 		.fd = fd,
+		.no_sync = options->no_sync,
 	};
 	if (!options->no_lock)
 		r = lock_take(fd, options->read_only, err);

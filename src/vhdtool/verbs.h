@@ -4,6 +4,13 @@
 
 #include "vhdtool/tool.h"
 
+extern const struct tool_verb verb_create;
+extern const struct tool_verb verb_info;
+extern const struct tool_verb verb_check;
+extern const struct tool_verb verb_convert;
+extern const struct tool_verb verb_map;
+extern const struct tool_verb verb_compare;
+extern const struct tool_verb verb_dump;
 extern const struct tool_verb verb_compact;
 extern const struct tool_verb verb_merge;
 extern const struct tool_verb verb_rebase;
