@@ -91,8 +91,9 @@ static int locator_place(const uint8_t *table, uint64_t region_length, size_t n,
 	return 0;
 }
 
-#define LOCATOR_EDIT_MAX (128 * KIB) /* 32 pages and the table's: one entry of the log holds them  \
-				      */
+#define LOCATOR_EDIT_MAX                                                                           \
+	(128 * KIB) /* 32 pages and the table's: one entry of the log holds them                   \
+		     */
 
 static int locator_edit(struct vhdx *v, const void *bytes, size_t n)
 {
