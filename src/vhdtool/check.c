@@ -50,13 +50,12 @@ static void print_sum(struct findings *f, const char *path)
 	const struct check_report *r = &f->report;
 
 	if (f->list)
-		tool_print_json(json_pack("{s:s,s:o,s:I,s:I,s:I,s:I,s:I}", "file", path, "findings",
-					  json_incref(f->list), "damage",
-					  (json_int_t)r->counts[CHECK_DAMAGE], "waste",
-					  (json_int_t)r->counts[CHECK_WASTE], "notes",
-					  (json_int_t)r->counts[CHECK_NOTE], "blocks",
-					  (json_int_t)r->blocks, "blocks_present",
-					  (json_int_t)r->blocks_present));
+		tool_print_json(json_pack(
+			"{s:s,s:o,s:I,s:I,s:I,s:I,s:I}", "file", path, "findings",
+			json_incref(f->list), "damage", (json_int_t)r->counts[CHECK_DAMAGE],
+			"waste", (json_int_t)r->counts[CHECK_WASTE], "notes",
+			(json_int_t)r->counts[CHECK_NOTE], "blocks", (json_int_t)r->blocks,
+			"blocks_present", (json_int_t)r->blocks_present));
 	else
 		printf("%s: %u damaged, %u wasted, %u notes; %llu of %llu blocks present\n", path,
 		       r->counts[CHECK_DAMAGE], r->counts[CHECK_WASTE], r->counts[CHECK_NOTE],
@@ -205,11 +204,12 @@ const struct tool_verb verb_check = {
 	.name = "check",
 	.synopsis = "IMAGE [--json] [--repair --output FILE]",
 	.summary = "examine an image",
-	.notes = "Exit status: 0 nothing is wrong, 1 it could not be examined, 3 it is damaged, or\n"
-		 "data was lost by the repair.\n\n"
-		 "Examples:\n"
-		 "  vhd check disk.vhdx\n"
-		 "  vhd check disk.vhdx --repair --output repaired.vhdx\n",
+	.notes =
+		"Exit status: 0 nothing is wrong, 1 it could not be examined, 3 it is damaged, or\n"
+		"data was lost by the repair.\n\n"
+		"Examples:\n"
+		"  vhd check disk.vhdx\n"
+		"  vhd check disk.vhdx --repair --output repaired.vhdx\n",
 	.options = table,
 	.arguments_min = 1,
 	.arguments_max = 1,
