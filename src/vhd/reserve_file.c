@@ -42,8 +42,9 @@
 #define LOCK_FENCE(n) ((INT64_C(1) << 61) + (int64_t)(n)*LOCK_SPAN)
 #define FENCES        1024u /* changes that one command may outlast */
 #define FENCES_OLD    (FENCES / 2)
-#define INSIDE_MAX    16u    /* states that may have commands under way at once, of one opener */
-#define LOCK_WAIT_MAX 256000 /* us; with all that is waited before, half a second */
+#define INSIDE_MAX    16u   /* states that may have commands under way at once, of one opener */
+#define LOCK_WAIT     1000u /* us */
+#define LOCK_TRIES    1000u /* a second: the flushes of all that a cluster does at once */
 
 struct fd_medium {
 	struct reserve_medium medium;
@@ -247,8 +248,8 @@ static int lock_state(int fd, short type)
 {
 	int r = lock_try(fd, type, LOCK_STATE);
 
-	for (useconds_t wait = 1000; r == -EAGAIN && wait <= LOCK_WAIT_MAX; wait *= 2) {
-		usleep(wait);
+	for (unsigned i = 0; r == -EAGAIN && i < LOCK_TRIES; i++) {
+		usleep(LOCK_WAIT);
 		r = lock_try(fd, type, LOCK_STATE);
 	}
 	return r == -EAGAIN ? -EBUSY : r;

@@ -44,7 +44,7 @@ void reserve_file_close(struct reserve_file *f); /* NULL is fine */
 
 /*
  * Sees what others have done meanwhile. One small read when that is nothing; -EBUSY when another
- * opener is in the middle of a change for longer than half a second.
+ * opener is in the middle of a change for longer than a second.
  */
 int reserve_file_refresh(struct reserve_file *f);
 /* As of the last refresh or change; borrowed. */
