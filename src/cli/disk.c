@@ -7,6 +7,7 @@
 
 #include "lib/cleanup.h"
 #include "vhd/image.h"
+#include "vhd/vhdset.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +23,7 @@ static const char usage[] =
 	"       partita disk create FILE --from IMAGE [OPTION...]\n"
 	"       partita disk info FILE [--json]\n"
 	"       partita disk check FILE [--json]\n"
+	"       partita disk share SET --from IMAGE [--format FORMAT]\n"
 	"\n"
 	"  --size SIZE          size of the disk, like 20G\n"
 	"  --from IMAGE         copy this image (raw or VHDX); --size may make it larger\n"
@@ -257,12 +259,36 @@ static int check(const struct options *o, struct error *err)
 					     : 0;
 }
 
+/* --- share --- */
+
+static int share(const struct options *o, struct error *err)
+{
+	_cleanup_close_ int fd = -1;
+	int image_fd, r;
+
+	if (!o->from)
+		return error_set(err, -EINVAL, "say --from, the image that is to be shared");
+	image_fd = open(o->from, O_RDONLY | O_CLOEXEC);
+	if (image_fd < 0)
+		return error_errno(err, -errno, "cannot open \"%s\"", o->from);
+	fd = open(o->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (fd < 0) {
+		r = error_errno(err, -errno, "cannot make \"%s\"", o->file);
+		close(image_fd);
+		return r;
+	}
+	r = vhdset_create(fd, image_fd, o->from, o->format, err);
+	if (r < 0)
+		unlink(o->file);
+	return r;
+}
+
 /* --- options --- */
 
 static const struct {
 	const char *name;
 	int (*run)(const struct options *o, struct error *err);
-} actions[] = { { "create", create }, { "info", info }, { "check", check } };
+} actions[] = { { "create", create }, { "info", info }, { "check", check }, { "share", share } };
 
 static int parse_options(struct options *o, int argc, char **argv, struct error *err)
 {
