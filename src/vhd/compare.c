@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Comparing two disks: a few slots, each of which reads the same chunk of both. What both know to be
- * zeros is skipped, and what one of them knows to be zeros is read from the other one only. Chunks
- * are started in order and none after a difference, so the lowest difference found is the first.
+ * Comparing two disks: a few slots, each of which reads the same chunk of both. What both know to
+ * be zeros is skipped, and what one of them knows to be zeros is read from the other one only.
+ * Chunks are started in order and none after a difference, so the lowest difference found is the
+ * first.
  */
 #include "lib/cleanup.h"
 #include "vhd/image.h"

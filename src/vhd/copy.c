@@ -32,14 +32,13 @@ struct copy {
 	const struct disk_copy_options *options;
 	uint64_t at, total, done;
 	uint64_t checkpoint_at; /* the next one */
-	uint64_t extent_end; /* the source is `extent_kind` up to here */
+	uint64_t extent_end;    /* the source is `extent_kind` up to here */
 	enum disk_extent_kind extent_kind;
 	unsigned busy, depth;
 	uint64_t chunk;
 	int result;
 	struct slot *slots;
 };
-
 
 static bool grain_zero(const struct slot *s, uint64_t at)
 {

@@ -165,7 +165,7 @@ struct disk_open_options {
 	 * written.
 	 */
 	const char *format;
-	bool direct; /* past the page cache where the file system can */
+	bool direct;  /* past the page cache where the file system can */
 	bool no_sync; /* flushes do nothing: for images that are made again after a power cut */
 	/*
 	 * Differencing images: `name` is the image's path, from which relative parents are found;

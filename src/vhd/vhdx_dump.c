@@ -348,8 +348,8 @@ static int scan_bat(struct dump *d, const struct vhdx_params *p, const struct vh
 
 static int dump_bat(struct dump *d, const struct vhdx_params *p, const struct vhdx_region *bat)
 {
-	static const char *const names[] = { "not_present", "undefined",     "zero",
-					     "unmapped",    "reserved_4",    "reserved_5",
+	static const char *const names[] = { "not_present",   "undefined",        "zero",
+					     "unmapped",      "reserved_4",       "reserved_5",
 					     "fully_present", "partially_present" };
 	struct bat_sum sum = { 0 };
 	uint64_t told = 0;

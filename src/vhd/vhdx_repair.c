@@ -3,8 +3,8 @@
  * Repairing a VHDX. What stands twice is taken from the good copy; what has no good copy is rebuilt
  * from what the rest of the file says: the header from nothing, the region table by looking for the
  * metadata and for a table that could be the BAT. The metadata itself has no copy and no check
- * value: without it nothing can be done. Of two blocks that claim one place the later one loses. The
- * headers are written last: until then the image is as damaged as before.
+ * value: without it nothing can be done. Of two blocks that claim one place the later one loses.
+ * The headers are written last: until then the image is as damaged as before.
  */
 #include "vhd/repair.h"
 
@@ -34,8 +34,7 @@ struct repair {
 	bool changed;
 };
 
-static void found(struct repair *r, enum repair_kind kind, const char *format, ...)
-	_printf_(3, 4);
+static void found(struct repair *r, enum repair_kind kind, const char *format, ...) _printf_(3, 4);
 
 static void found(struct repair *r, enum repair_kind kind, const char *format, ...)
 {
@@ -275,6 +274,8 @@ static int regions_settle(struct repair *r, struct error *err)
 	if (first < vhdx_block_count(&r->params))
 		lost(r, first * r->params.block_size, r->params.size,
 		     "the file ends inside its block allocation table");
+	else
+		found(r, REPAIR_MENDED, "the file gets the rest of its block allocation table");
 	return 0;
 }
 

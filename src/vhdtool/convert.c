@@ -25,7 +25,8 @@ static struct {
 } o;
 
 static const struct tool_option table[] = {
-	{ "to", TOOL_CHOICE, &o.to_format, "raw|vhd|vhdx", "format to make (by the name's ending)" },
+	{ "to", TOOL_CHOICE, &o.to_format, "raw|vhd|vhdx",
+	  "format to make (by the name's ending)" },
 	{ "size", TOOL_SIZE, &o.size, "SIZE", "make the disk larger" },
 	{ "block-size", TOOL_SIZE, &o.block_size, "SIZE", "of a VHDX: 1M to 256M (32M)" },
 	{ "sector-size", TOOL_SIZE, &o.sector_size, "N", "logical sectors: 512 or 4096" },
@@ -171,8 +172,7 @@ static int convert(struct work *w, const char *source, struct error *err)
 	return finish(w, r, err);
 }
 
-static int convert_image(struct work *w, const char *source, const char *format,
-			 struct error *err)
+static int convert_image(struct work *w, const char *source, const char *format, struct error *err)
 {
 	struct tool_image image = o.image;
 	int r;

@@ -16,8 +16,8 @@ int external_to_raw(const char *from, const char *format, const char *to,
 /* --- resume.c: how far an interrupted copy is --- */
 
 struct resume {
-	char path[4096];      /* of the state's file */
-	char identity[512];   /* of what is copied and of what is made of it; one line */
+	char path[4096];    /* of the state's file */
+	char identity[512]; /* of what is copied and of what is made of it; one line */
 };
 
 /* The state lies beside `partial`. `what` describes what is made. */

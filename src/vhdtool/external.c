@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Formats that this program does not know but qemu-img does. It is started with the format named, so
- * that it does not guess, and makes a raw image, of which what is asked for is made here.
+ * Formats that this program does not know but qemu-img does. It is started with the format named,
+ * so that it does not guess, and makes a raw image, of which what is asked for is made here.
  */
 #include "vhdtool/convert.h"
 

@@ -29,8 +29,8 @@ static json_t *describe(const char *path, const struct image_info *i)
 	json_t *j = json_pack("{s:s,s:s,s:I,s:I,s:I,s:i,s:i}", "file", path, "format", i->format,
 			      "size", (json_int_t)i->geometry.size, "file_size",
 			      (json_int_t)i->file_size, "allocated", (json_int_t)i->allocated,
-			      "logical_sector", (int)i->geometry.logical_sector,
-			      "physical_sector", (int)i->geometry.physical_sector);
+			      "logical_sector", (int)i->geometry.logical_sector, "physical_sector",
+			      (int)i->geometry.physical_sector);
 
 	if (!guid_is_zero(&i->geometry.id))
 		json_object_set_new(j, "id", json_string(guid_format(&i->geometry.id, id)));
@@ -121,8 +121,7 @@ static void print_list(json_t *list)
 	json_t *j;
 
 	if (o.json) {
-		tool_print_json(o.chain ? json_incref(list)
-					: json_incref(json_array_get(list, 0)));
+		tool_print_json(o.chain ? json_incref(list) : json_incref(json_array_get(list, 0)));
 		return;
 	}
 	json_array_foreach(list, i, j)

@@ -65,12 +65,12 @@ static void print_stretch(const struct stretch *s, json_t *list)
 	if (!s->length)
 		return;
 	if (list)
-		json_array_append_new(
-			list, json_pack("{s:I,s:I,s:i,s:b,s:b,s:b}", "start", (json_int_t)s->start,
-					"length", (json_int_t)s->length, "depth", (int)s->depth,
-					"present", s->kind != DISK_EXTENT_HOLE, "zero",
-					s->kind != DISK_EXTENT_DATA, "data",
-					s->kind == DISK_EXTENT_DATA));
+		json_array_append_new(list, json_pack("{s:I,s:I,s:i,s:b,s:b,s:b}", "start",
+						      (json_int_t)s->start, "length",
+						      (json_int_t)s->length, "depth", (int)s->depth,
+						      "present", s->kind != DISK_EXTENT_HOLE,
+						      "zero", s->kind != DISK_EXTENT_DATA, "data",
+						      s->kind == DISK_EXTENT_DATA));
 	else
 		printf("%#-18llx %#-18llx %-5s %u\n", (unsigned long long)s->start,
 		       (unsigned long long)s->length, kinds[s->kind], s->depth);

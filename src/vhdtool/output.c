@@ -20,9 +20,9 @@ int output_begin(struct output *out, const char *path, bool force, bool resumabl
 	if (!force && !access(path, F_OK))
 		return error_set(err, -EEXIST, "\"%s\" exists; --force replaces it", path);
 	out->path = path;
-	n = resumable ? snprintf(out->partial, sizeof(out->partial), "%s.partial", path)
-		      : snprintf(out->partial, sizeof(out->partial), "%s.partial-%d", path,
-				 getpid());
+	n = resumable
+		    ? snprintf(out->partial, sizeof(out->partial), "%s.partial", path)
+		    : snprintf(out->partial, sizeof(out->partial), "%s.partial-%d", path, getpid());
 	if (n >= (int)sizeof(out->partial))
 		return error_set(err, -ENAMETOOLONG, "the name \"%.60s...\" is too long", path);
 	return 0;

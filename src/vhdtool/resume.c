@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The state of a copy that may be resumed: a file of two lines, what is copied to what, and how many
- * bytes of it are durable. It is replaced as a whole, so it is never half of something.
+ * The state of a copy that may be resumed: a file of two lines, what is copied to what, and how
+ * many bytes of it are durable. It is replaced as a whole, so it is never half of something.
  */
 #include "vhdtool/convert.h"
 
