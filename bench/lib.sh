@@ -19,7 +19,7 @@ prepare_host() {
 	mkdir -p "$work/disk"
 	mount -t ext4 /dev/ram0 "$work/disk"
 	tr '\0' x </dev/zero | head -c $((64 << 20)) >"$work/disk/disk.raw"
-	"$work/partita" disk create "$work/disk/disk.vhdx" --from "$work/disk/disk.raw" >/dev/null
+	"$work/vhd" convert "$work/disk/disk.raw" "$work/disk/disk.vhdx"
 	# The kernel sends direct I/O the slow way where its page cache has something of the file.
 	for disk in "$work/disk/disk.raw" "$work/disk/disk.vhdx"; do
 		sync "$disk"

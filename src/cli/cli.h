@@ -19,7 +19,6 @@ struct cli_verb {
 
 int cli_run(int argc, char **argv);
 int cli_engines(int argc, char **argv);
-int cli_disk(int argc, char **argv);
 
 /* "partita VERB: message" on standard error; returns CLI_FAILED. */
 int cli_fail(const char *verb, const struct error *err);

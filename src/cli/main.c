@@ -10,7 +10,6 @@
 
 static const struct cli_verb verbs[] = {
 	{ "run", "run one virtual machine in the foreground", cli_run },
-	{ "disk", "make, examine and copy virtual hard disks", cli_disk },
 	{ "engines", "tell which engines can run virtual machines here", cli_engines },
 };
 

@@ -35,7 +35,7 @@ static const char usage[] =
 	"  --disk FILE[,OPTION...]\n"
 	"                       SCSI disk, raw or VHDX; may be repeated. Options: ro, direct,\n"
 	"                       format=auto|raw|vhdx (by the name's ending), lun=N,\n"
-	"                       controller=N, set=FILE (see `partita disk share`)\n"
+	"                       controller=N, set=FILE (see `vhd share`)\n"
 	"  --dvd FILE[,...]     the same for a DVD drive with an ISO image\n"
 	"  --engine NAME        see `partita engines` (auto)\n"
 	"  --serial WHERE       stdio, none, pty[:LINK] or socket:PATH (stdio)\n"

@@ -10,6 +10,7 @@
 #include "vhd/repair.h"
 #include "vhd/store.h"
 #include "vhd/vhdx.h"
+#include "vhd/vhdx_format.h"
 
 #include <errno.h>
 #include <string.h>
@@ -115,6 +116,21 @@ int image_info(int fd, const char *name, struct image_info *ret, struct error *e
 	return disk_close(disk, err);
 }
 
+/* A raw image has nothing that could be wrong, unless it is a VHDX that has lost its start. */
+static int check_raw(struct store *s, struct check_report *report)
+{
+	le32 head = le32_of(0), regions = le32_of(0);
+	int r = store_read(s, &head, sizeof(head), VHDX_HEADER_OFFSET(0));
+
+	if (r >= 0)
+		r = store_read(s, &regions, sizeof(regions), VHDX_REGION_OFFSET(0));
+	if (r >= 0 && le32_get(head) == VHDX_HEADER_SIGNATURE &&
+	    le32_get(regions) == VHDX_REGION_SIGNATURE)
+		check_found(report, CHECK_DAMAGE,
+			    "has the structures of a VHDX, but does not start with \"vhdxfile\"");
+	return r;
+}
+
 int image_check(int fd, const char *name, struct check_report *report, struct error *err)
 {
 	const struct store_file_options file = { .read_only = true };
@@ -127,7 +143,7 @@ int image_check(int fd, const char *name, struct check_report *report, struct er
 		if (f && f->open == vhdx_open) {
 			r = vhdx_check(s, report, err);
 		} else {
-			r = f ? 0 : -EIO; /* a raw image has nothing that could be wrong */
+			r = f ? check_raw(s, report) : -EIO;
 			store_close(s);
 		}
 	}

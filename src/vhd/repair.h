@@ -20,7 +20,7 @@ struct repair_report {
 
 /*
  * Repairs a VHDX in place; the descriptor is taken. -EINVAL with words when too little is left.
- * Where that happens, and where nothing is wrong, nothing is changed.
+ * Where nothing is wrong nothing is changed; where that happens nothing but what a log had to say.
  */
 int image_repair(int fd, const char *name, struct repair_report *report,
 		 struct error *err) _must_check_;

@@ -274,6 +274,8 @@ static int regions_settle(struct repair *r, struct error *err)
 	if (first < vhdx_block_count(&r->params))
 		lost(r, first * r->params.block_size, r->params.size,
 		     "the file ends inside its block allocation table");
+	else
+		found(r, REPAIR_MENDED, "the file gets the rest of its block allocation table");
 	return 0;
 }
 

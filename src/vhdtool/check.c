@@ -145,13 +145,14 @@ static int copy_file(const char *from, const char *to, struct error *err)
 	return r < 0 ? r : closed;
 }
 
-static int repair_file(const char *path, struct losses *l, struct error *err)
+/* `name` is what messages call it. */
+static int repair_file(const char *path, const char *name, struct losses *l, struct error *err)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0)
 		return error_errno(err, -errno, "cannot open \"%s\" for writing", path);
-	return image_repair(fd, path, &l->report, err);
+	return image_repair(fd, name, &l->report, err);
 }
 
 static int repair_copy(const char *path, struct losses *l, struct error *err)
@@ -163,7 +164,7 @@ static int repair_copy(const char *path, struct losses *l, struct error *err)
 		return r;
 	r = copy_file(path, out.partial, err);
 	if (r >= 0)
-		r = repair_file(out.partial, l, err);
+		r = repair_file(out.partial, path, l, err);
 	return output_end(&out, r, err);
 }
 
@@ -171,7 +172,7 @@ static int repair(const char *path, struct error *err)
 {
 	struct losses l = { .report.found = on_repaired, .list = o.json ? json_array() : NULL };
 	const unsigned *counts = l.report.counts;
-	int r = o.in_place ? repair_file(path, &l, err) : repair_copy(path, &l, err);
+	int r = o.in_place ? repair_file(path, path, &l, err) : repair_copy(path, &l, err);
 
 	if (r >= 0 && l.list)
 		tool_print_json(json_pack("{s:s,s:O,s:I}", "file", o.in_place ? path : o.output,

@@ -13,6 +13,7 @@ set -eu
 build=${PARTITA_BUILD:-$(cd "$here/../.." && pwd)/build}
 cache=${PARTITA_CACHE:-$(cd "$here/../.." && pwd)/build/cache}
 partita=$build/src/cli/partita
+vhd=$build/src/vhdtool/vhd
 worker=$build/src/worker/partita-worker
 talk=$build/tests/lab/talk
 pattern=$build/tests/lab/pattern
@@ -157,9 +158,9 @@ last_synced() {
 
 # check_image FILE [KINDS]: our own checker finds nothing of these kinds (all), and QEMU's nothing.
 check_image() {
-	"$partita" disk check "$1" >"$TMPDIR/check" 2>&1 || {
+	"$vhd" check "$1" >"$TMPDIR/check" 2>&1 || {
 		cat "$TMPDIR/check"
-		fail "partita disk check found damage in ${1##*/}"
+		fail "vhd check found damage in ${1##*/}"
 	}
 	expect_no "$TMPDIR/check" "^(${2:-waste|damage}):"
 	case $1 in
@@ -177,7 +178,7 @@ verify_image() {
 	shift
 	case $image in
 	*.vhdx)
-		"$partita" disk create "$image.raw" --from "$image" --force
+		"$vhd" convert "$image" "$image.raw" --force
 		image=$image.raw
 		;;
 	esac

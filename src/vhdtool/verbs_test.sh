@@ -1,0 +1,188 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# verbs_test.sh VHD: what the verbs on whole images promise: create, info, check and its repairs,
+# convert (stopped, resumed, without space), map, compare, dump; and what they refuse.
+set -eu
+
+vhd=$(realpath "$1")
+tmp=$(mktemp -d)
+mounted=
+trap '[ -z "$mounted" ] || umount "$mounted"; rm -rf "$tmp"' EXIT
+trap 'exit 130' HUP INT TERM
+cd "$tmp"
+
+fail() {
+	echo "failed: $*"
+	cat out err 2>/dev/null
+	exit 1
+}
+
+# want STATUS WORDS COMMAND...: the status, and words (a pattern) in what is printed.
+want() {
+	status=$1 words=$2 got=0
+	shift 2
+	"$vhd" "$@" >out 2>err || got=$?
+	[ "$got" = "$status" ] || fail "vhd $*: status $got, not $status"
+	[ -z "$words" ] || cat out err | grep -q -e "$words" || fail "vhd $*: does not say \"$words\""
+}
+
+# poke FILE OFFSET BYTES: as printf has them.
+poke() {
+	printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
+}
+
+echo '# create, info'
+want 0 '' create empty.vhdx --size 64M --block-size 1M
+want 1 'exists; --force' create empty.vhdx --size 64M
+want 0 '' create empty.vhdx --size 64M --block-size 1M --force
+want 2 'say --size' create other.vhdx
+want 1 'block size of 3145728' create other.vhdx --size 1G --block-size 3M
+want 1 'cannot make "nowhere/x.vhdx' create nowhere/x.vhdx --size 1G
+want 2 'is not a size' create other.vhdx --size many
+want 0 '' create four.vhdx --size 16M --sector-size 4096
+want 0 'logical_sector *4096' info four.vhdx
+want 0 '' create largest.vhdx --size 64T --block-size 1M
+want 0 'size *70368744177664' info largest.vhdx
+[ "$(du -k largest.vhdx | cut -f 1)" -le 4096 ] || fail 'an empty image of 64 TiB takes much space'
+want 0 '' create fixed.vhdx --size 8M --fixed
+want 0 'fixed *true' info fixed.vhdx
+! ls ./*.partial* >/dev/null 2>&1 || fail 'something unfinished is left'
+
+echo '# convert, compare, map'
+for i in 0 3 4 9; do
+	dd if=/dev/urandom of=disk.raw bs=1M count=1 seek=$i conv=notrunc 2>/dev/null
+done
+dd if=/dev/zero of=disk.raw bs=1M count=2 seek=14 conv=notrunc 2>/dev/null
+truncate -s 32M disk.raw
+want 0 '' convert disk.raw disk.vhdx --block-size 1M
+want 0 'hold the same' compare disk.raw disk.vhdx
+want 0 '4 of 32 blocks present' check disk.vhdx
+want 0 '' convert disk.vhdx back.raw
+cmp disk.raw back.raw || fail 'there and back is not the same'
+[ "$(du -k back.raw | cut -f 1)" -le 5000 ] || fail 'zeros take space'
+want 0 '^0x300000 *0x200000 *data *0' map disk.vhdx
+want 0 '' convert disk.vhdx larger.vhdx --size 48M
+want 3 '33554432 and 50331648' compare disk.raw larger.vhdx
+want 0 'hold the same' compare disk.raw larger.vhdx --allow-size
+poke back.raw 4000000 X
+want 3 'at byte 4000000$' compare back.raw disk.vhdx
+want 1 'smaller' convert disk.raw smaller.vhdx --size 1M
+[ ! -e smaller.vhdx ] || fail 'a refused copy left a file'
+if command -v qemu-img >/dev/null; then
+	qemu-img convert -O qcow2 disk.raw disk.qcow2
+	want 0 'with qemu-img' convert disk.qcow2 from-qcow2.vhdx
+	want 0 'hold the same' compare disk.raw from-qcow2.vhdx
+	qemu-img compare -q disk.raw disk.vhdx || fail 'qemu-img reads something else'
+fi
+
+echo '# chains'
+want 0 '' create child.vhdx --parent disk.vhdx
+want 0 '"differencing": true' info child.vhdx --chain --json
+want 0 'file *.*disk.vhdx' info child.vhdx --chain
+want 0 '^0x300000 *0x200000 *data *1' map child.vhdx
+want 0 'hold the same' compare child.vhdx disk.raw
+want 0 'relative_path *.*disk.vhdx' dump child.vhdx
+want 0 '' convert child.vhdx flat.vhdx
+want 0 'hold the same' compare flat.vhdx disk.raw
+
+echo '# dump'
+want 0 'chunk_ratio *4096' dump disk.vhdx
+want 0 '"fully_present": 4' dump disk.vhdx --bat --json
+want 1 'no structures' dump disk.raw
+
+echo '# a copy that was stopped'
+dd if=/dev/urandom of=big.raw bs=1M count=300 2>/dev/null
+what="vhdx $((300 << 20)) 0 512 0"
+"$vhd" convert big.raw big.vhdx --no-flush
+mv big.vhdx big.vhdx.partial
+size=$(stat -c %s big.raw)
+stat -c 'vhd-convert 1 %d:%i size %s time %.9Y to' big.raw | sed "s/\$/ $what/" >big.vhdx.partial.state
+echo "done $((256 << 20))" >>big.vhdx.partial.state
+want 0 'going on after 256 MiB' convert big.raw big.vhdx --resume
+want 0 'hold the same' compare big.raw big.vhdx
+[ ! -e big.vhdx.partial.state ] || fail 'the state is still there'
+rm big.vhdx
+echo 'something else' >big.vhdx.partial.state
+: >big.vhdx.partial
+want 0 '' convert big.raw big.vhdx --resume
+want 0 'hold the same' compare big.raw big.vhdx
+rm -f big.*
+
+echo '# repairs'
+# repaired NAME STATUS WORDS: the damaged image NAME becomes one that passes the check.
+repaired() {
+	want "$2" "$3" check "$1" --repair --output repaired.vhdx --force
+	want 0 '^repaired.vhdx: 0 damaged' check repaired.vhdx
+}
+damaged() {
+	cp disk.vhdx bad.vhdx
+}
+bat=$((3 << 20))
+damaged
+repaired bad.vhdx 0 '0 mended, 0 risks, 0 ranges'
+poke bad.vhdx 0 XXXXXXXX
+want 3 'does not start with' check bad.vhdx
+repaired bad.vhdx 0 'first bytes'
+damaged
+poke bad.vhdx $((64 << 10)) XX
+repaired bad.vhdx 0 'header 1 is written again'
+poke bad.vhdx $((128 << 10)) XX
+want 3 'both VHDX headers' check bad.vhdx
+repaired bad.vhdx 3 'both headers are damaged'
+want 0 'hold the same' compare repaired.vhdx disk.raw
+damaged
+poke bad.vhdx $((192 << 10)) XX
+repaired bad.vhdx 0 'region table 1'
+poke bad.vhdx $((256 << 10)) XX
+repaired bad.vhdx 3 'made anew.*3 MiB with 4 blocks'
+want 0 'hold the same' compare repaired.vhdx disk.raw
+damaged # the entry of block 3 becomes that of block 0
+dd if=disk.vhdx of=bad.vhdx bs=8 skip=$((bat / 8)) seek=$((bat / 8 + 3)) count=1 conv=notrunc 2>/dev/null
+want 3 'block 3: overlaps' check bad.vhdx
+repaired bad.vhdx 3 'bytes 3145728 to 4194303 of the disk are lost'
+want 3 'at byte 3145728$' compare repaired.vhdx disk.raw
+damaged
+poke bad.vhdx $((bat + 6)) '\377'
+want 3 'block 0: lies at' check bad.vhdx
+repaired bad.vhdx 3 'bytes 0 to 1048575 .*outside the file'
+damaged
+truncate -s -1536K bad.vhdx
+repaired bad.vhdx 3 'bytes .* of the disk are lost'
+for size in 0 1 511 65536 1000000 1048576 2500000; do
+	head -c $size disk.vhdx >cut.vhdx
+	want 1 "cut.vhdx: " check cut.vhdx --repair --output never.vhdx
+	[ ! -e never.vhdx ] || fail "a repair that failed left a file"
+done
+want 2 '--output FILE' check disk.vhdx --repair
+
+echo '# what is refused'
+want 1 'cannot open "missing"' info missing
+want 1 'missing' convert missing new.vhdx
+want 1 'neither a regular file nor' info /dev/null
+want 3 'damage' check cut.vhdx
+if command -v flock >/dev/null && command -v python3 >/dev/null; then
+	python3 - disk.vhdx <<-'END' &
+		import fcntl, struct, sys, time
+		f = open(sys.argv[1], "r+b")
+		fcntl.fcntl(f, 37, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0))
+		open("locked", "w").close()
+		time.sleep(5)
+	END
+	holder=$!
+	until [ -e locked ]; do sleep 0.1; done
+	want 1 'disk.vhdx: another process has the image open for writing' info disk.vhdx
+	kill $holder
+	wait $holder 2>/dev/null || :
+fi
+if [ "$(id -u)" = 0 ] && mkdir small && mount -t tmpfs -o size=2M none small 2>/dev/null; then
+	mounted=$tmp/small
+	want 1 'MiB are missing' convert disk.raw small/disk.vhdx
+	want 1 'no space left' convert disk.raw small/disk.raw --no-space-check
+	[ -z "$(ls small)" ] || fail 'a failed copy left something'
+elif [ "$(id -u)" != 0 ]; then
+	: >nothing
+	chmod 0 nothing
+	want 1 'cannot open "nothing": Permission denied' info nothing
+fi
+echo '# done'
