@@ -35,13 +35,14 @@ static const char usage[] =
 	"  --disk FILE[,OPTION...]\n"
 	"                       SCSI disk, raw or VHDX; may be repeated. Options: ro, direct,\n"
 	"                       format=auto|raw|vhdx (by the name's ending), lun=N,\n"
-	"                       controller=N\n"
+	"                       controller=N, set=FILE (see `vhd share`)\n"
 	"  --dvd FILE[,...]     the same for a DVD drive with an ISO image\n"
 	"  --engine NAME        see `partita engines` (auto)\n"
 	"  --serial WHERE       stdio, none, pty[:LINK] or socket:PATH (stdio)\n"
 	"  --control PATH       control socket, see partita-worker(1)\n"
 	"  --no-reboot          end with status 3 when the guest reboots\n"
 	"  --name NAME          for messages (vm)\n"
+	"  --id GUID            identity; disks with a set need one\n"
 	"  --vmbus-version V    newest VMBus version to agree to, 2.4 to 6.0\n"
 	"  --storvsp-version V  newest storage protocol to agree to, 5.1 to 6.2\n"
 	"  --sub-channels N     storage sub-channels offered, 0 to 63\n"
@@ -120,13 +121,15 @@ static int drive_option(struct run *run, const char *word, json_t *drive, json_t
 		if (parse_number(run, "disk lun", word + 4, 63, &lun) < 0)
 			return -EINVAL;
 		json_object_set_new(drive, "lun", lun);
+	} else if (!strncmp(word, "set=", 4)) {
+		json_object_set_new(drive, "set", file_path(word + 4));
 	} else if (!strncmp(word, "controller=", 11)) {
 		return parse_number(run, "disk controller", word + 11, 3, controller);
 	} else {
 		return error_set(
 			&run->err, -EINVAL,
-			"\"%s\" is not a drive option; there are ro, direct, format=, lun= "
-			"and controller=",
+			"\"%s\" is not a drive option; there are ro, direct, format=, lun=, "
+			"controller= and set=",
 			word);
 	}
 	return 0;
@@ -230,6 +233,7 @@ enum {
 	OPT_CONTROL,
 	OPT_NO_REBOOT,
 	OPT_NAME,
+	OPT_ID,
 	OPT_VMBUS,
 	OPT_STORVSP,
 	OPT_SUB_CHANNELS,
@@ -251,6 +255,7 @@ static const struct option long_options[] = {
 	{ "control", required_argument, NULL, OPT_CONTROL },
 	{ "no-reboot", no_argument, NULL, OPT_NO_REBOOT },
 	{ "name", required_argument, NULL, OPT_NAME },
+	{ "id", required_argument, NULL, OPT_ID },
 	{ "vmbus-version", required_argument, NULL, OPT_VMBUS },
 	{ "storvsp-version", required_argument, NULL, OPT_STORVSP },
 	{ "sub-channels", required_argument, NULL, OPT_SUB_CHANNELS },
@@ -272,6 +277,7 @@ static const struct {
 	{ OPT_CMDLINE, "boot", "command_line", false },
 	{ OPT_ENGINE, NULL, "engine", false },
 	{ OPT_NAME, NULL, "name", false },
+	{ OPT_ID, NULL, "id", false },
 	{ OPT_VMBUS, "vmbus", "max_version", false },
 	{ OPT_STORVSP, "storvsp", "max_version", false },
 };

@@ -607,6 +607,7 @@ int main(void)
 
 	if (loop_new(128, &loop, NULL) < 0 || !mkdtemp(folder))
 		return 1;
+	cmocka_set_test_filter(getenv("PARTITA_TEST"));
 	r = cmocka_run_group_tests(tests, NULL, teardown);
 	loop_free(loop);
 	return r;

@@ -64,11 +64,15 @@ int merge_prepare(struct disk *child, struct disk *parent, struct error *err)
 {
 	struct disk_parent ref;
 	struct guid next = guid_random();
+	struct disk_identity now;
 	int r = 0;
 
 	if (parent->ops->set_next_identity) {
 		if (disk_parent_copy(parent_of(child), &ref) < 0)
 			return error_set(err, -ENOMEM, "out of memory");
+		/* After a merge that was stopped it is the second one that is right. */
+		parent->ops->identity(parent, &now);
+		ref.id = now.id;
 		ref.id2 = next;
 		r = child->ops->set_parent_ref(child, &ref, err);
 		disk_parent_deinit(&ref);

@@ -126,12 +126,31 @@ struct store_file_options {
 };
 
 /*
- * On a regular file or block device. Takes an open file description lock: shared for reading,
- * exclusive for writing; -EBUSY with words when somebody else has it. The descriptor belongs to the
+ * On a regular file or block device. Takes an open file description lock, a reader's or a writer's
+ * (see below); -EBUSY with words when somebody else has it. The descriptor belongs to the
  * store from here on, also when this fails.
  */
 int store_file_open(struct loop *loop, int fd, const struct store_file_options *options,
 		    struct store **ret, struct error *err) _must_check_;
+
+/*
+ * Who may have an image open, by locks on bytes of its open file description:
+ *
+ *     reader                      shared, all bytes
+ *     writer                      exclusive, all bytes
+ *     one of several writers      exclusive, one byte of its own from STORE_SHARED_BYTE on; and
+ *                                 while it writes, others behind them (reserve_file.c)
+ *
+ * So those writers exclude readers and a single writer, but not each other. That they belong
+ * together is their own affair: the first of them takes the lock of a single writer and then keeps
+ * only its byte.
+ */
+#define STORE_SHARED_BYTE (INT64_C(1) << 60)
+
+/* The lock that store_file_open takes; for use with no_lock. */
+int store_file_lock(int fd, bool read_only, struct error *err) _must_check_;
+/* That of one of several writers, in place of any that this descriptor has. */
+int store_file_lock_shared(int fd, int64_t byte, struct error *err) _must_check_;
 
 /*
  * Lies over `below` (owned from here on, also when this fails) and takes all blocking writes into

@@ -511,9 +511,14 @@ static void file_close(struct store *s)
  * with it: who starts a virtual machine again at once would find it locked. So it is tried for half
  * a second before somebody else is blamed.
  */
-static int lock_set(int fd, short type)
+static int lock_set(int fd, short type, int64_t start, int64_t length)
 {
-	struct flock lock = { .l_type = type, .l_whence = SEEK_SET };
+	struct flock lock = {
+		.l_type = type,
+		.l_whence = SEEK_SET,
+		.l_start = start,
+		.l_len = length,
+	};
 
 	for (useconds_t wait = 1000; fcntl(fd, F_OFD_SETLK, &lock) < 0; wait *= 2) {
 		if ((errno != EAGAIN && errno != EACCES) || wait > LOCK_WAIT_MAX)
@@ -523,9 +528,9 @@ static int lock_set(int fd, short type)
 	return 0;
 }
 
-static int lock_take(int fd, bool read_only, struct error *err)
+int store_file_lock(int fd, bool read_only, struct error *err)
 {
-	int r = lock_set(fd, read_only ? F_RDLCK : F_WRLCK);
+	int r = lock_set(fd, read_only ? F_RDLCK : F_WRLCK, 0, 0);
 
 	if (r >= 0)
 		return 0;
@@ -538,6 +543,21 @@ static int lock_take(int fd, bool read_only, struct error *err)
 		return error_set(err, -EBADF, "the image was not opened for %s",
 				 read_only ? "reading" : "writing");
 	return error_errno(err, r, "cannot lock the image");
+}
+
+int store_file_lock_shared(int fd, int64_t byte, struct error *err)
+{
+	int r = lock_set(fd, F_WRLCK, byte, 1);
+
+	if (r == -EAGAIN || r == -EACCES)
+		return error_set(err, -EBUSY,
+				 "the image is open without its set, or its set is open with the "
+				 "same initiator's identity; close that first");
+	if (r >= 0)
+		r = lock_set(fd, F_UNLCK, 0, byte);
+	if (r >= 0)
+		r = lock_set(fd, F_UNLCK, byte + 1, 0);
+	return r < 0 ? error_errno(err, r, "cannot lock the image") : 0;
 }
 
 static int size_find(struct store_file *f, struct error *err)
@@ -596,7 +616,7 @@ int store_file_open(struct loop *loop, int fd, const struct store_file_options *
 		.no_sync = options->no_sync,
 	};
 	if (!options->no_lock)
-		r = lock_take(fd, options->read_only, err);
+		r = store_file_lock(fd, options->read_only, err);
 	if (r >= 0)
 		r = size_find(f, err);
 	if (r < 0) {

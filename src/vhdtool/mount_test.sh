@@ -5,8 +5,7 @@
 # server that is killed; and that nothing is left behind.
 set -eu
 
-vhd=$1
-partita=$(dirname "$vhd")/../cli/partita
+vhd=$(realpath "$1")
 [ "$(id -u)" = 0 ] || { echo 'skipped: not root'; exit 77; }
 [ -c /dev/fuse ] && [ -c /dev/loop-control ] || { echo 'skipped: no FUSE or loop devices'; exit 77; }
 for tool in mkfs.ext4 losetup qemu-img sfdisk; do
@@ -28,7 +27,7 @@ mkdir mnt file
 
 # Of ours, not of whatever else goes on here.
 nothing_left() {
-	for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+	for try in $(seq 100); do
 		if ! "$vhd" mount --list | grep -q "$tmp" && ! grep -q "$tmp" /proc/mounts; then
 			return
 		fi
@@ -40,7 +39,7 @@ nothing_left() {
 }
 
 no_device() {
-	for try in 1 2 3 4 5 6 7 8 9 10; do
+	for try in $(seq 100); do
 		[ -e "/sys/block/$(basename "$1")/loop" ] || return 0
 		sleep 0.1
 	done
@@ -51,7 +50,7 @@ no_device() {
 make() { # FILE SIZE [OPTION...]
 	file=$1 size=$2
 	shift 2
-	"$partita" disk create "$file" --size "$size" "$@"
+	"$vhd" create "$file" --size "$size" "$@"
 }
 
 # round_trip FS MKFS...: make a file system, write, mount again, compare
@@ -74,7 +73,7 @@ round_trip() {
 	! touch mnt/y 2>/dev/null
 	umount mnt
 	nothing_left
-	"$partita" disk check a.vhdx >/dev/null
+	"$vhd" check a.vhdx >/dev/null
 	echo "ok $fs"
 }
 
@@ -154,7 +153,7 @@ kill -9 "$server"
 "$vhd" unmount a.vhdx 2>/dev/null
 no_device "$(cat name)"
 nothing_left
-"$partita" disk check a.vhdx >/dev/null
+"$vhd" check a.vhdx >/dev/null
 echo 'ok killed server'
 
 echo rubbish >bad.vhdx

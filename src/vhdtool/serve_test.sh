@@ -5,7 +5,7 @@
 # and clients that send rubbish.
 set -eu
 
-vhd=$1
+vhd=$(realpath "$1")
 for tool in nbdcopy nbdinfo qemu-img; do
 	command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 77; }
 done
@@ -20,7 +20,7 @@ uri="nbd+unix:///?socket=$tmp/s"
 serve() {
 	"$vhd" serve "$@" --socket s --pid-file ready &
 	pid=$!
-	for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+	for try in $(seq 100); do
 		[ -e ready ] && return
 		sleep 0.1
 	done

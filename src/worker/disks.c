@@ -6,6 +6,7 @@
 #include "devices/storvsp/storvsp.h"
 #include "lib/cleanup.h"
 #include "vhd/disk.h"
+#include "vhd/vhdset.h"
 #include "worker/vm_description.h"
 
 #include <errno.h>
@@ -15,14 +16,18 @@
 
 #define MAX_DRIVES 64
 
+struct drive {
+	struct disk *disk;  /* the set's, if there is one */
+	struct vhdset *set; /* NULL = nobody else has the image open */
+	unsigned lun;
+};
+
 struct controller {
 	struct storvsp *storvsp;
 	struct vmbus_channel *channel;
+	struct guid initiator; /* zero = the machine has no id */
 	unsigned drive_count;
-	struct {
-		struct disk *disk;
-		unsigned lun;
-	} drives[MAX_DRIVES];
+	struct drive drives[MAX_DRIVES];
 };
 
 struct disks {
@@ -57,29 +62,92 @@ int vm_file_open(const struct vm_file *file, const char *where, bool read_only, 
 
 /* --- controllers --- */
 
-static int open_drive(struct disks *d, struct controller *c, const struct vm_drive *drive,
-		      const char *where, struct error *err)
+static int open_alone(struct disks *d, const struct vm_drive *drive, const char *where,
+		      struct drive *ret, struct error *err)
 {
-	bool dvd = drive->kind == VM_DRIVE_KIND_DVD;
-	struct disk_open_options o = { .read_only = drive->read_only || dvd,
+	struct disk_open_options o = { .read_only =
+					       drive->read_only || drive->kind == VM_DRIVE_KIND_DVD,
 				       .direct = drive->direct,
 				       .follow = drive->file.path != NULL,
 				       .format = vm_drive_format_names[drive->format] };
-	struct disk *disk;
-	int r = vm_file_open(&drive->file, where, o.read_only, err);
+	int fd = vm_file_open(&drive->file, where, o.read_only, err);
+
+	return fd < 0 ? fd
+		      : disk_open(d->loop, fd, vm_file_name(&drive->file), &o, &ret->disk, err);
+}
+
+/* The controller is one initiator among those that share the image. */
+static int open_shared(struct disks *d, const struct guid *initiator, const struct vm_drive *drive,
+		       struct drive *ret, struct error *err)
+{
+	const struct vhdset_options o = { .initiator = *initiator, .direct = drive->direct };
+	int fd, image_fd, r;
+
+	if (drive->kind == VM_DRIVE_KIND_DVD || drive->read_only)
+		return error_set(err, -EINVAL, "only disks that may be written have a set");
+	if (guid_is_zero(initiator))
+		return error_set(err, -EINVAL,
+				 "a drive with a set needs an id of the virtual machine, by which "
+				 "the others know it");
+	fd = vm_file_open(&drive->set, "set", false, err);
+	if (fd < 0)
+		return fd;
+	image_fd = vm_file_open(&drive->file, "file", false, err);
+	if (image_fd < 0) {
+		close(fd);
+		return image_fd;
+	}
+	r = vhdset_open(d->loop, fd, image_fd, &o, &ret->set, err);
+	if (r < 0)
+		return error_prefix(err, "%s", vm_file_name(&drive->set));
+	ret->disk = vhdset_disk(ret->set);
+	return 0;
+}
+
+static int attach_drive(struct controller *c, const struct vm_drive *drive, struct drive *opened,
+			struct error *err)
+{
+	enum scsi_kind kind = drive->kind == VM_DRIVE_KIND_DVD ? SCSI_DVD : SCSI_DISK;
+	int r = storvsp_attach_disk(c->storvsp, drive->lun, opened->disk, kind, err);
+
+	if (r < 0 || !opened->set)
+		return r;
+	r = storvsp_share_disk(c->storvsp, drive->lun, vhdset_reservations(opened->set));
+	return r < 0 ? error_errno(err, r, "cannot share the disk") : 0;
+}
+
+static int drive_close_image(struct drive *drive, struct error *err)
+{
+	return drive->set ? vhdset_close(drive->set, err) : disk_close(drive->disk, err);
+}
+
+static int open_drive(struct disks *d, struct controller *c, const struct vm_drive *drive,
+		      const char *where, struct error *err)
+{
+	struct drive opened = { .lun = drive->lun };
+	int r = drive->set.present ? open_shared(d, &c->initiator, drive, &opened, err)
+				   : open_alone(d, drive, where, &opened, err);
 
 	if (r < 0)
 		return r;
-	r = disk_open(d->loop, r, vm_file_name(&drive->file), &o, &disk, err);
-	if (r < 0)
-		return r;
-	r = storvsp_attach_disk(c->storvsp, drive->lun, disk, dvd ? SCSI_DVD : SCSI_DISK, err);
+	r = attach_drive(c, drive, &opened, err);
 	if (r < 0) {
-		disk_close(disk, NULL);
+		drive_close_image(&opened, NULL);
 		return r;
 	}
-	c->drives[c->drive_count].disk = disk;
-	c->drives[c->drive_count++].lun = drive->lun;
+	c->drives[c->drive_count++] = opened;
+	return 0;
+}
+
+/* Who this controller is to others that share a disk with it: the machine, and which one of it. */
+static int initiator_of(const struct vm_description *vm, unsigned index, struct guid *ret,
+			struct error *err)
+{
+	if (!vm->id)
+		return 0;
+	if (guid_parse(vm->id, ret) < 0 || guid_is_zero(ret))
+		return error_set(err, -EINVAL, "id: \"%s\" is no GUID", vm->id);
+	ret->b[5] = (uint8_t)(ret->b[5] ^ index);
 	return 0;
 }
 
@@ -107,6 +175,8 @@ static int open_controller(struct disks *d, const struct disks_options *o, unsig
 	struct vmbus_offer_options offer = { .instance = so.instance };
 	int r = storvsp_new(d->loop, &so, &c->storvsp, err);
 
+	if (r >= 0)
+		r = initiator_of(o->description, index, &c->initiator, err);
 	for (unsigned i = 0; i < vc->drives_count && r >= 0; i++) {
 		char where[64];
 
@@ -143,7 +213,7 @@ int disks_open(const struct disks_options *o, struct disks **ret, struct error *
 static int close_drive(struct controller *c, unsigned index, struct error *err)
 {
 	int r = storvsp_detach(c->storvsp, c->drives[index].lun, NULL, NULL);
-	int closed = disk_close(c->drives[index].disk, err);
+	int closed = drive_close_image(&c->drives[index], err);
 
 	if (r < 0 && closed >= 0)
 		return error_errno(err, r, "cannot detach drive %u", index);

@@ -78,6 +78,8 @@ static void request_end(struct scsi_request *req)
 {
 	struct scsi_unit *unit = steal_ptr(req->unit);
 
+	if (req->fenced)
+		scsi_reserve_leave(unit, req);
 	req->done(req);
 	if (unit) {
 		unit->running--;
@@ -107,6 +109,13 @@ void scsi_fail(struct scsi_request *req, struct scsi_sense sense)
 	req->status = SCSI_CHECK_CONDITION;
 	req->transferred = 0;
 	scsi_sense_fill(req->sense, sense);
+	request_end(req);
+}
+
+void scsi_end(struct scsi_request *req, enum scsi_status status)
+{
+	req->status = status;
+	req->transferred = 0;
 	request_end(req);
 }
 
@@ -284,7 +293,7 @@ static struct scsi_sense command_check(struct scsi_unit *unit, const struct scsi
 {
 	struct scsi_sense s = unit->attention;
 
-	if (!c)
+	if (!c || ((c->flags & SCSI_CMD_SHARED) && !unit->reservations))
 		return SENSE_INVALID_OPCODE;
 	if (req->cdb_size < c->cdb_size)
 		return SENSE_INVALID_FIELD;
@@ -319,6 +328,7 @@ static void request_prepare(struct scsi_request *req)
 	req->cancelled = false;
 	req->unit = NULL;
 	req->disk.flags = 0;
+	req->fenced = false;
 }
 
 void scsi_execute(struct scsi_target *target, struct scsi_request *req)
@@ -344,10 +354,12 @@ void scsi_execute(struct scsi_target *target, struct scsi_request *req)
 	req->unit = unit;
 	unit->running++;
 	c = command_find(unit->type, req);
+	if (unit->reservations && !scsi_reserve_refresh(unit, req))
+		return;
 	s = command_check(unit, c, req);
 	if (s.key)
 		scsi_fail(req, s);
-	else
+	else if (!unit->reservations || scsi_reserve_admit(unit, c, req))
 		c->handler(unit, req);
 }
 
@@ -417,6 +429,18 @@ int scsi_target_attach(struct scsi_target *target, unsigned lun, enum scsi_kind 
 	unit->stats = &target->stats;
 	unit_reset(unit);
 	target->units[lun] = unit;
+	return 0;
+}
+
+int scsi_target_share(struct scsi_target *target, unsigned lun, struct reserve_file *reservations)
+{
+	struct scsi_unit *unit = lun < SCSI_MAX_LUNS ? target->units[lun] : NULL;
+
+	if (!unit)
+		return -ENOENT;
+	if (unit->type != &scsi_disk_type)
+		return -EINVAL;
+	unit->reservations = reservations;
 	return 0;
 }
 

@@ -9,6 +9,8 @@
 #include "devices/storvsp/scsi_proto.h"
 #include "vhd/disk.h"
 
+struct reserve_file; /* vhd/reserve_file.h */
+
 #define SCSI_MAX_LUNS          64
 #define SCSI_CDB_SIZE          16
 #define SCSI_MAX_UNMAP_EXTENTS 64
@@ -62,8 +64,12 @@ struct scsi_request {
 	bool cancelled;
 	struct scsi_unit *unit;
 	struct disk_request disk;
-	uint64_t remaining; /* bytes that later steps have to write */
-	unsigned at, count; /* of extents */
+	bool fenced; /* fence is one of reserve_file_enter's */
+	unsigned fence;
+	struct loop_timer timer;  /* a preemption's, while it waits for the preempted */
+	uint64_t change, give_up; /* since that change; until then (ns) */
+	uint64_t remaining;       /* bytes that later steps have to write */
+	unsigned at, count;       /* of extents */
 	struct scsi_extent extents[SCSI_MAX_UNMAP_EXTENTS];
 };
 
@@ -90,6 +96,12 @@ void scsi_target_free(struct scsi_target *target);
  */
 int scsi_target_attach(struct scsi_target *target, unsigned lun, enum scsi_kind kind,
 		       struct disk *disk, struct error *err) _must_check_;
+/*
+ * Gives a disk reservations that other initiators take part in; borrowed until detached. -ENOENT
+ * when there is no such unit, -EINVAL when it is no disk.
+ */
+int scsi_target_share(struct scsi_target *target, unsigned lun,
+		      struct reserve_file *reservations) _must_check_;
 /*
  * Takes the unit away: new commands do not find it. `done` (may be NULL) is called when the last
  * running one has finished, at once if there is none. -ENOENT when there is no such unit.

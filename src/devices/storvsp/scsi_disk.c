@@ -249,8 +249,9 @@ static const uint8_t disk_vpd_pages[] = {
 };
 
 /* clang-format off: one command a line; the busiest come first */
-#define R SCSI_CMD_MEDIUM
-#define W (SCSI_CMD_MEDIUM | SCSI_CMD_WRITES)
+#define M SCSI_CMD_MEDIUM
+#define R (SCSI_CMD_MEDIUM | SCSI_CMD_READS)
+#define W (SCSI_CMD_MEDIUM | SCSI_CMD_WRITES | SCSI_CMD_ALTERS)
 #define C(op, size, flags, fn)                                                                     \
 	{                                                                                          \
 		SCSI_##op, size, flags, 0, #op, fn                                                 \
@@ -260,8 +261,8 @@ static const struct scsi_command disk_commands[] = {
 	C(WRITE_10, 10, W, disk_write),
 	C(READ_16, 16, R, scsi_read),
 	C(WRITE_16, 16, W, disk_write),
-	C(SYNCHRONIZE_CACHE_10, 10, R, disk_synchronize_cache),
-	C(SYNCHRONIZE_CACHE_16, 16, R, disk_synchronize_cache),
+	C(SYNCHRONIZE_CACHE_10, 10, M | SCSI_CMD_ALTERS, disk_synchronize_cache),
+	C(SYNCHRONIZE_CACHE_16, 16, M | SCSI_CMD_ALTERS, disk_synchronize_cache),
 	C(UNMAP, 10, W, scsi_unmap),
 	C(WRITE_SAME_10, 10, W, scsi_write_same),
 	C(WRITE_SAME_16, 16, W, scsi_write_same),
@@ -275,18 +276,21 @@ static const struct scsi_command disk_commands[] = {
 	C(VERIFY_10, 10, R, disk_verify),
 	C(VERIFY_12, 12, R, disk_verify),
 	C(VERIFY_16, 16, R, disk_verify),
-	C(TEST_UNIT_READY, 6, R, scsi_test_unit_ready),
+	C(TEST_UNIT_READY, 6, M, scsi_test_unit_ready),
 	C(INQUIRY, 6, SCSI_CMD_EXEMPT, scsi_inquiry),
 	C(REQUEST_SENSE, 6, SCSI_CMD_EXEMPT, scsi_request_sense),
-	C(READ_CAPACITY_10, 10, R, scsi_read_capacity_10),
-	{ SCSI_SERVICE_ACTION_IN_16, 16, R | SCSI_CMD_ACTION, SCSI_SA_READ_CAPACITY_16,
+	C(READ_CAPACITY_10, 10, M, scsi_read_capacity_10),
+	{ SCSI_SERVICE_ACTION_IN_16, 16, M | SCSI_CMD_ACTION, SCSI_SA_READ_CAPACITY_16,
 	  "READ_CAPACITY_16", disk_read_capacity_16 },
-	C(MODE_SENSE_6, 6, 0, scsi_mode_sense),
-	C(MODE_SENSE_10, 10, 0, scsi_mode_sense),
-	C(MODE_SELECT_6, 6, 0, scsi_mode_select),
-	C(MODE_SELECT_10, 10, 0, scsi_mode_select),
-	C(START_STOP_UNIT, 6, 0, disk_start_stop),
+	C(MODE_SENSE_6, 6, SCSI_CMD_READS, scsi_mode_sense),
+	C(MODE_SENSE_10, 10, SCSI_CMD_READS, scsi_mode_sense),
+	C(MODE_SELECT_6, 6, SCSI_CMD_ALTERS, scsi_mode_select),
+	C(MODE_SELECT_10, 10, SCSI_CMD_ALTERS, scsi_mode_select),
+	C(START_STOP_UNIT, 6, SCSI_CMD_ALTERS, disk_start_stop),
+	C(PERSISTENT_RESERVE_IN, 10, SCSI_CMD_SHARED, scsi_persistent_reserve_in),
+	C(PERSISTENT_RESERVE_OUT, 10, SCSI_CMD_SHARED, scsi_persistent_reserve_out),
 };
+#undef M
 #undef R
 #undef W
 #undef C

@@ -25,6 +25,9 @@ struct scsi_command {
 #define SCSI_CMD_WRITES BIT(1) /* refused on a read-only medium */
 #define SCSI_CMD_ACTION BIT(2) /* service_action counts */
 #define SCSI_CMD_EXEMPT BIT(3) /* does not report a pending unit attention (SAM-3 5.9.7) */
+#define SCSI_CMD_SHARED BIT(4) /* only units with reservations have it */
+#define SCSI_CMD_READS  BIT(5) /* reading, in the eyes of a reservation (SPC-4 table 65) */
+#define SCSI_CMD_ALTERS BIT(6) /* writing, likewise; it changes the unit even if no data */
 
 struct scsi_unit_type {
 	const char *product; /* 16 characters */
@@ -46,7 +49,8 @@ struct scsi_unit_type {
 
 struct scsi_unit {
 	const struct scsi_unit_type *type;
-	struct disk *disk; /* NULL = an empty drive */
+	struct disk *disk;                 /* NULL = an empty drive */
+	struct reserve_file *reservations; /* NULL = nobody else uses the disk */
 	struct guid id;
 	uint32_t block_size;
 	uint32_t max_transfer;
@@ -72,6 +76,8 @@ extern const struct scsi_unit_type scsi_disk_type, scsi_dvd_type;
 void scsi_good(struct scsi_request *req, uint32_t transferred);
 void scsi_fail(struct scsi_request *req, struct scsi_sense sense);
 void scsi_overrun(struct scsi_request *req);
+/* Ends with a status that has no sense data. */
+void scsi_end(struct scsi_request *req, enum scsi_status status);
 /* Sends at most `allocation` bytes of what the writer holds. */
 void scsi_reply(struct scsi_request *req, const struct writer *w, size_t allocation);
 /* For a command that comes with a parameter list: copies it whole. False: the request has ended. */
@@ -125,3 +131,13 @@ void scsi_write_same(struct scsi_unit *unit, struct scsi_request *req);
 /* Decodes LBA and block count of any CDB group. False: the request has ended (out of range). */
 bool scsi_range_decode(const struct scsi_unit *unit, struct scsi_request *req,
 		       struct scsi_range *ret);
+/*
+ * Reservations (scsi_reserve.c), of units that have them. The first two are called before each
+ * command; false: the request has ended. The third when a command that was admitted ends.
+ */
+bool scsi_reserve_refresh(struct scsi_unit *unit, struct scsi_request *req);
+bool scsi_reserve_admit(struct scsi_unit *unit, const struct scsi_command *c,
+			struct scsi_request *req);
+void scsi_reserve_leave(struct scsi_unit *unit, struct scsi_request *req);
+void scsi_persistent_reserve_in(struct scsi_unit *unit, struct scsi_request *req);
+void scsi_persistent_reserve_out(struct scsi_unit *unit, struct scsi_request *req);

@@ -283,6 +283,11 @@ int storvsp_attach_disk(struct storvsp *s, unsigned lun, struct disk *disk, enum
 	return r;
 }
 
+int storvsp_share_disk(struct storvsp *s, unsigned lun, struct reserve_file *reservations)
+{
+	return scsi_target_share(s->target, lun, reservations);
+}
+
 int storvsp_detach(struct storvsp *s, unsigned lun, void (*done)(void *arg), void *arg)
 {
 	int r = scsi_target_detach(s->target, lun, done, arg);

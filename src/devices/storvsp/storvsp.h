@@ -39,6 +39,12 @@ void storvsp_free(struct storvsp *s);
 int storvsp_attach_disk(struct storvsp *s, unsigned lun, struct disk *disk, enum scsi_kind kind,
 			struct error *err) _must_check_;
 /*
+ * Gives an attached disk reservations (scsi_target_share); before the guest is up. -ENOENT when
+ * there is no such unit, -EINVAL when it is no disk.
+ */
+int storvsp_share_disk(struct storvsp *s, unsigned lun,
+		       struct reserve_file *reservations) _must_check_;
+/*
  * The unit is gone at once for new commands; `done` (may be NULL) is called when the last running
  * one has finished and the disk may be closed. -ENOENT when there is no such unit.
  */

@@ -133,6 +133,8 @@ static uint8_t srb_status_of(const struct scsi_request *q)
 	}
 	if (q->status == SCSI_GOOD)
 		return SRB_STATUS_SUCCESS;
+	if (q->status != SCSI_CHECK_CONDITION)
+		return SRB_STATUS_ERROR;
 	return SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID;
 }
 
