@@ -15,7 +15,7 @@ extern const struct tool_verb verb_compact;
 extern const struct tool_verb verb_merge;
 extern const struct tool_verb verb_rebase;
 extern const struct tool_verb verb_resize;
-extern const struct tool_verb verb_share;
 extern const struct tool_verb verb_serve;
+extern const struct tool_verb verb_share;
 extern const struct tool_verb verb_mount;
 extern const struct tool_verb verb_unmount;
