@@ -3,7 +3,7 @@
  * The public library (include/partita/vhd.h) on the disk layer: each handle has an event loop of
  * its own, which runs while a call waits. One mutex a handle makes threads take turns.
  */
-#include "partita/vhd.h"
+#include <partita/vhd.h>
 
 #include "lib/cleanup.h"
 #include "vhd/chain.h"
