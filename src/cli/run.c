@@ -34,7 +34,7 @@ static const char usage[] =
 	"  --memory SIZE        RAM, like 512M or 4G (512M)\n"
 	"  --disk FILE[,OPTION...]\n"
 	"                       SCSI disk, raw or VHDX; may be repeated. Options: ro, direct,\n"
-	"                       format=auto|raw|vhdx (by the name's ending), lun=N,\n"
+	"                       format=auto|raw|vhd|vhdx (by the name's ending), lun=N,\n"
 	"                       controller=N, set=FILE (see `vhd share`)\n"
 	"  --dvd FILE[,...]     the same for a DVD drive with an ISO image\n"
 	"  --engine NAME        see `partita engines` (auto)\n"
@@ -143,9 +143,9 @@ static const char *format_of(const char *path)
 {
 	static const struct {
 		const char *ending, *format;
-	} endings[] = {
-		{ ".vhdx", "vhdx" }, { ".raw", "raw" }, { ".img", "raw" }, { ".iso", "raw" }
-	};
+	} endings[] = { { ".vhdx", "vhdx" }, { ".avhdx", "vhdx" }, { ".vhd", "vhd" },
+			{ ".avhd", "vhd" },  { ".raw", "raw" },    { ".img", "raw" },
+			{ ".iso", "raw" } };
 	const char *dot = strrchr(path, '.');
 
 	for (size_t i = 0; dot && i < ARRAY_SIZE(endings); i++)
