@@ -9,6 +9,7 @@
 #include "vhd/raw.h"
 #include "vhd/repair.h"
 #include "vhd/store.h"
+#include "vhd/vhd.h"
 #include "vhd/vhdx.h"
 #include "vhd/vhdx_format.h"
 
@@ -18,13 +19,31 @@
 
 struct format {
 	const char *name;
-	bool (*probe)(const void *bytes, size_t size); /* NULL = anything may be this */
+	/* The first and the last bytes of the store, PROBE_SIZE each or all that there are. */
+	bool (*probe)(const void *first, const void *last, size_t size);
 	int (*open)(struct store *store, struct disk **ret, struct error *err);
+	/* NULL = there is nothing that could be wrong */
+	int (*check)(struct store *store, struct check_report *report, struct error *err);
 };
 
+#define PROBE_SIZE 512u
+
+static bool probe_vhdx(const void *first, const void *last, size_t size)
+{
+	(void)last;
+	return vhdx_probe(first, size);
+}
+
+static bool probe_any(const void *first, const void *last, size_t size)
+{
+	(void)first, (void)last, (void)size;
+	return true;
+}
+
 static const struct format formats[] = {
-	{ "vhdx", vhdx_probe, vhdx_open },
-	{ "raw", NULL, raw_open },
+	{ "vhdx", probe_vhdx, vhdx_open, vhdx_check },
+	{ "vhd", vhd_probe, vhd_open, vhd_check },
+	{ "raw", probe_any, raw_open, NULL },
 };
 
 static const struct format *format_named(const char *name, struct error *err)
@@ -32,21 +51,25 @@ static const struct format *format_named(const char *name, struct error *err)
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
 		if (!strcmp(formats[i].name, name))
 			return &formats[i];
-	error_set(err, -EINVAL, "there is no image format \"%s\"; there are vhdx and raw", name);
+	error_set(err, -EINVAL, "there is no image format \"%s\"; there are vhdx, vhd and raw",
+		  name);
 	return NULL;
 }
 
 static const struct format *format_probe(struct store *s, struct error *err)
 {
-	uint8_t bytes[8];
-	int r = store_read(s, bytes, sizeof(bytes), 0);
+	uint8_t first[PROBE_SIZE], last[PROBE_SIZE];
+	size_t n = MIN(PROBE_SIZE, s->size);
+	int r = store_read(s, first, n, 0);
 
+	if (r >= 0)
+		r = store_read(s, last, n, s->size - n);
 	if (r < 0) {
 		error_errno(err, r, "cannot read the image");
 		return NULL;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
-		if (!formats[i].probe || formats[i].probe(bytes, sizeof(bytes)))
+		if (formats[i].probe(first, last, n))
 			return &formats[i];
 	return NULL;
 }
@@ -113,6 +136,8 @@ int image_info(int fd, const char *name, struct image_info *ret, struct error *e
 	};
 	if (!strcmp(disk->ops->name, "vhdx"))
 		vhdx_info(disk, &ret->vhdx);
+	else if (!strcmp(disk->ops->name, "vhd"))
+		vhd_info(disk, &ret->vhd);
 	return disk_close(disk, err);
 }
 
@@ -140,8 +165,8 @@ int image_check(int fd, const char *name, struct check_report *report, struct er
 
 	if (r >= 0) {
 		f = format_probe(s, err);
-		if (f && f->open == vhdx_open) {
-			r = vhdx_check(s, report, err);
+		if (f && f->check) {
+			r = f->check(s, report, err);
 		} else {
 			r = f ? check_raw(s, report) : -EIO;
 			store_close(s);

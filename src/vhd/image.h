@@ -6,13 +6,15 @@
 #pragma once
 
 #include "vhd/disk.h"
+#include "vhd/vhd.h"
 #include "vhd/vhdx.h"
 
 struct image_info {
-	const char *format; /* "raw", "vhdx" */
+	const char *format; /* "raw", "vhd", "vhdx" */
 	struct disk_geometry geometry;
 	uint64_t file_size, allocated; /* bytes; allocated = what the file takes on the host */
 	struct vhdx_info vhdx;         /* format "vhdx" only */
+	struct vhd_info vhd;           /* format "vhd" only */
 };
 
 int image_info(int fd, const char *name, struct image_info *ret, struct error *err) _must_check_;

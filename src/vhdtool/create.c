@@ -51,7 +51,11 @@ static int make_child(struct output *out, struct output_options *oo, struct erro
 
 	if (r < 0)
 		return r;
-	r = chain_name_parent(parent, o.parent, out->path, &ref, err);
+	if (strcmp(parent->ops->name, oo->format))
+		r = error_set(err, -EINVAL, "\"%s\" is %s, so its child must be too, not %s",
+			      o.parent, parent->ops->name, oo->format);
+	else
+		r = chain_name_parent(parent, o.parent, out->path, &ref, err);
 	if (r >= 0) {
 		oo->parent = &ref;
 		oo->id = parent->geometry.id;

@@ -4,6 +4,7 @@
 
 #include "lib/cleanup.h"
 #include "vhd/disk.h"
+#include "vhd/vhd.h"
 #include "vhd/vhdx.h"
 
 #include <errno.h>
@@ -79,11 +80,32 @@ static int make_vhdx(int fd, const struct output_options *o, struct error *err)
 	return vhdx_create(fd, &vo, err);
 }
 
+/* A VHD has its own id; the disk has none, and sectors of 512 bytes. */
+static int make_vhd(int fd, const struct output_options *o, struct error *err)
+{
+	struct vhd_create_options vo = {
+		.size = o->size,
+		.block_size = (uint32_t)o->block_size,
+		.kind = o->fixed ? VHD_FIXED : VHD_DYNAMIC,
+	};
+
+	if (o->block_size > UINT32_MAX || (o->sector_size && o->sector_size != 512))
+		return error_set(err, -EINVAL, "a VHD has sectors of 512 bytes; choose vhdx");
+	if (o->parent) {
+		vo.kind = VHD_DIFFERENCING;
+		vo.parent = (struct disk_identity){ o->parent->id, o->parent->timestamp };
+		vo.relative = o->parent->relative;
+		vo.absolute = o->parent->absolute;
+	}
+	return vhd_create(fd, &vo, err);
+}
+
 static const struct maker {
 	const char *format;
 	int (*make)(int fd, const struct output_options *o, struct error *err);
 } makers[] = {
 	{ "raw", make_raw },
+	{ "vhd", make_vhd },
 	{ "vhdx", make_vhdx },
 };
 

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Virtual hard disks: raw images, and VHDX and VHD of Microsoft's published formats, with all the
+ * images of a chain. For programs that read and write disks in images; link with -lpartita-vhd.
+ *
+ * A handle may be used by several threads at once; its calls take turns. Handles do not share
+ * anything. Every call blocks until it is done. Functions that can fail return 0 or a negative
+ * errno; where the last parameter is a struct partita_vhd_error (NULL is fine) it also gets words
+ * for a person. Sizes and offsets are bytes.
+ */
+#ifndef PARTITA_VHD_H
+#define PARTITA_VHD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PARTITA_VHD_VERSION "0.1.0"
+
+struct partita_vhd; /* an open image, with its parents */
+
+struct partita_vhd_error {
+	int code;          /* negative errno */
+	char message[512]; /* one line: what was wrong, where, what to do */
+};
+
+/* How an image is opened. */
+#define PARTITA_VHD_READ_ONLY                                                                      \
+	(1u << 0)                    /* nothing in the file changes; a log is replayed in memory */
+#define PARTITA_VHD_DIRECT (1u << 1) /* past the page cache where the file system can */
+#define PARTITA_VHD_ALONE  (1u << 2) /* a differencing image without its parents: for its info */
+
+struct partita_vhd_info {
+	char format[8]; /* "raw", "vhd" or "vhdx" */
+	uint64_t size;  /* of the disk */
+	uint32_t logical_sector, physical_sector;
+	uint8_t id[16]; /* the disk's, as a SCSI target tells it; zero = none */
+	unsigned depth; /* images in the chain: 1 = no parent */
+	int read_only;
+};
+
+enum partita_vhd_extent {
+	PARTITA_VHD_DATA,
+	PARTITA_VHD_ZERO, /* reads as zeros, takes space */
+	PARTITA_VHD_HOLE, /* reads as zeros, takes none */
+};
+
+struct partita_vhd_create_options {
+	const char *format;      /* "vhdx" or "raw"; NULL = vhdx */
+	const char *parent;      /* path: makes a differencing image of it; NULL = none */
+	uint64_t size;           /* 0 = the parent's */
+	uint32_t block_size;     /* of a VHDX, a power of two, 1 to 256 MiB; 0 = 32 MiB */
+	uint32_t logical_sector; /* 512 or 4096; 0 = 512, or the parent's */
+	int fixed;               /* take all space now */
+};
+
+/* The version of the library that is in use. */
+const char *partita_vhd_version(void);
+
+/*
+ * Opens the image at `path` and its parents, which are found beside it or in the folders of
+ * `search` (ends with NULL; NULL = none). A writer excludes everybody else, -EBUSY. The handle is
+ * the caller's.
+ */
+int partita_vhd_open(const char *path, unsigned flags, const char *const *search,
+		     struct partita_vhd **ret, struct partita_vhd_error *err);
+/* Makes all durable and gives the image back in clean state. Frees the handle in any case. */
+int partita_vhd_close(struct partita_vhd *vhd, struct partita_vhd_error *err);
+
+void partita_vhd_get_info(struct partita_vhd *vhd, struct partita_vhd_info *ret);
+
+/*
+ * `offset` and `n` are multiples of the logical sector and inside of the disk: -EINVAL. What was
+ * written is durable after a flush. Trimmed ranges may become zeros, and their space is given back.
+ */
+int partita_vhd_read(struct partita_vhd *vhd, void *buffer, size_t n, uint64_t offset);
+int partita_vhd_write(struct partita_vhd *vhd, const void *buffer, size_t n, uint64_t offset);
+int partita_vhd_flush(struct partita_vhd *vhd);
+int partita_vhd_trim(struct partita_vhd *vhd, uint64_t n, uint64_t offset);
+int partita_vhd_zero(struct partita_vhd *vhd, uint64_t n, uint64_t offset);
+/* What lies at `offset` (inside of the disk), and how far: at least one sector. */
+int partita_vhd_extent(struct partita_vhd *vhd, uint64_t offset, enum partita_vhd_extent *ret_kind,
+		       uint64_t *ret_length);
+
+/* Changes the size of the disk in one durable step. What lies beyond a smaller one is lost. */
+int partita_vhd_resize(struct partita_vhd *vhd, uint64_t size, struct partita_vhd_error *err);
+
+/* Makes a new image; -EEXIST when there is a file of that name. A failure leaves none. */
+int partita_vhd_create(const char *path, const struct partita_vhd_create_options *options,
+		       struct partita_vhd_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

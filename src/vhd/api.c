@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The public library (include/partita/vhd.h) on the disk layer: each handle has an event loop of
+ * its own, which runs while a call waits. One mutex a handle makes threads take turns.
+ */
+#include <partita/vhd.h>
+
+#include "lib/cleanup.h"
+#include "vhd/chain.h"
+#include "vhd/disk_drive.h"
+#include "vhd/vhdx.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+struct partita_vhd {
+	pthread_mutex_t lock;
+	struct loop *loop;
+	struct disk *disk;
+};
+
+const char *partita_vhd_version(void)
+{
+	return PARTITA_VHD_VERSION;
+}
+
+static int tell(struct partita_vhd_error *ret, int code, const struct error *err)
+{
+	if (code < 0 && ret) {
+		ret->code = code;
+		memcpy(ret->message, err->message, sizeof(ret->message));
+	}
+	return code;
+}
+_Static_assert(sizeof(((struct error *)0)->message) ==
+		       sizeof(((struct partita_vhd_error *)0)->message),
+	       "an error's words are copied whole");
+
+/* --- opening and closing --- */
+
+static void handle_free(struct partita_vhd *vhd)
+{
+	loop_free(vhd->loop);
+	pthread_mutex_destroy(&vhd->lock);
+	free(vhd);
+}
+
+static int open_disk(struct loop *loop, const char *path, const struct disk_open_options *o,
+		     struct disk **ret, struct error *err)
+{
+	int fd = open(path, (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+
+	if (fd < 0)
+		return error_errno(err, -errno, "cannot open \"%s\"", path);
+	return disk_open(loop, fd, path, o, ret, err);
+}
+
+int partita_vhd_open(const char *path, unsigned flags, const char *const *search,
+		     struct partita_vhd **ret, struct partita_vhd_error *err)
+{
+	const struct disk_open_options o = {
+		.read_only = flags & PARTITA_VHD_READ_ONLY,
+		.direct = flags & PARTITA_VHD_DIRECT,
+		.alone = flags & PARTITA_VHD_ALONE,
+		.follow = !(flags & PARTITA_VHD_ALONE),
+		.search = search,
+	};
+	struct partita_vhd *vhd = calloc(1, sizeof(*vhd));
+	struct error why = { 0 };
+	int r;
+
+	if (!vhd)
+		return tell(err, error_set(&why, -ENOMEM, "out of memory"), &why);
+	pthread_mutex_init(&vhd->lock, NULL);
+	r = loop_new(64, &vhd->loop, &why);
+	if (r >= 0)
+		r = open_disk(vhd->loop, path, &o, &vhd->disk, &why);
+	if (r < 0)
+		handle_free(vhd);
+	else
+		*ret = vhd;
+	return tell(err, r, &why);
+}
+
+int partita_vhd_close(struct partita_vhd *vhd, struct partita_vhd_error *err)
+{
+	struct error why = { 0 };
+	int r;
+
+	if (!vhd)
+		return 0;
+	r = disk_close(vhd->disk, &why);
+	handle_free(vhd);
+	return tell(err, r, &why);
+}
+
+void partita_vhd_get_info(struct partita_vhd *vhd, struct partita_vhd_info *ret)
+{
+	LOCK_SCOPE(&vhd->lock);
+	*ret = (struct partita_vhd_info){
+		.size = vhd->disk->geometry.size,
+		.logical_sector = vhd->disk->geometry.logical_sector,
+		.physical_sector = vhd->disk->geometry.physical_sector,
+		.read_only = vhd->disk->geometry.read_only,
+	};
+	memcpy(ret->id, &vhd->disk->geometry.id, sizeof(ret->id));
+	snprintf(ret->format, sizeof(ret->format), "%s", vhd->disk->ops->name);
+	for (const struct disk *d = vhd->disk; d; d = d->below)
+		ret->depth++;
+}
+
+/* --- requests --- */
+
+static bool range_valid(const struct disk *disk, uint64_t n, uint64_t offset)
+{
+	return !((offset | n) % disk->geometry.logical_sector) &&
+	       range_inside(offset, n, disk->geometry.size);
+}
+
+int partita_vhd_read(struct partita_vhd *vhd, void *buffer, size_t n, uint64_t offset)
+{
+	LOCK_SCOPE(&vhd->lock);
+	if (!range_valid(vhd->disk, n, offset))
+		return -EINVAL;
+	return n ? drive_read(vhd->disk, buffer, n, offset) : 0;
+}
+
+int partita_vhd_write(struct partita_vhd *vhd, const void *buffer, size_t n, uint64_t offset)
+{
+	LOCK_SCOPE(&vhd->lock);
+	if (!range_valid(vhd->disk, n, offset))
+		return -EINVAL;
+	return n ? drive_write(vhd->disk, buffer, n, offset, 0) : 0;
+}
+
+int partita_vhd_flush(struct partita_vhd *vhd)
+{
+	LOCK_SCOPE(&vhd->lock);
+	return drive_flush(vhd->disk);
+}
+
+int partita_vhd_trim(struct partita_vhd *vhd, uint64_t n, uint64_t offset)
+{
+	LOCK_SCOPE(&vhd->lock);
+	if (!range_valid(vhd->disk, n, offset))
+		return -EINVAL;
+	return n ? drive_trim(vhd->disk, n, offset) : 0;
+}
+
+int partita_vhd_zero(struct partita_vhd *vhd, uint64_t n, uint64_t offset)
+{
+	LOCK_SCOPE(&vhd->lock);
+	if (!range_valid(vhd->disk, n, offset))
+		return -EINVAL;
+	return n ? drive_zero(vhd->disk, n, offset) : 0;
+}
+
+int partita_vhd_extent(struct partita_vhd *vhd, uint64_t offset, enum partita_vhd_extent *ret_kind,
+		       uint64_t *ret_length)
+{
+	static const enum partita_vhd_extent kinds[] = {
+		[DISK_EXTENT_DATA] = PARTITA_VHD_DATA,
+		[DISK_EXTENT_ZERO] = PARTITA_VHD_ZERO,
+		[DISK_EXTENT_HOLE] = PARTITA_VHD_HOLE,
+	};
+	enum disk_extent_kind kind;
+	uint64_t length;
+	int r;
+
+	LOCK_SCOPE(&vhd->lock);
+	if (offset >= vhd->disk->geometry.size || offset % vhd->disk->geometry.logical_sector)
+		return -EINVAL;
+	r = vhd->disk->ops->extent(vhd->disk, offset, &kind, &length);
+	if (r < 0)
+		return r;
+	*ret_kind = kinds[kind];
+	*ret_length = MIN(length, vhd->disk->geometry.size - offset);
+	return 0;
+}
+
+int partita_vhd_resize(struct partita_vhd *vhd, uint64_t size, struct partita_vhd_error *err)
+{
+	struct error why = { 0 };
+	int r;
+
+	LOCK_SCOPE(&vhd->lock);
+	if (vhd->disk->ops->resize)
+		r = vhd->disk->ops->resize(vhd->disk, size, &why);
+	else
+		r = error_set(&why, -ENOTSUP, "%s images keep their size", vhd->disk->ops->name);
+	return tell(err, r, &why);
+}
+
+/* --- creating --- */
+
+static int create_raw(int fd, const struct partita_vhd_create_options *o, struct error *err)
+{
+	int r = 0;
+
+	if (o->parent)
+		return error_set(err, -EINVAL, "a raw image cannot be a child of another");
+	if (!o->size || o->size > INT64_MAX || o->size % 512)
+		return error_set(err, -EINVAL, "a raw disk has a size that is a multiple of 512");
+	if (ftruncate(fd, (off_t)o->size) < 0 ||
+	    (o->fixed && fallocate(fd, 0, 0, (off_t)o->size) < 0) || fsync(fd) < 0)
+		r = error_errno(err, -errno, "cannot make the image's file");
+	return r;
+}
+
+/* A child gets its parent's size, sectors and disk identity. */
+static int parent_use(struct vhdx_create_options *vo, const char *path, const char *parent_path,
+		      struct disk_parent *ref, struct error *err)
+{
+	const struct disk_open_options o = { .read_only = true, .alone = true };
+	struct loop *loop;
+	struct disk *parent;
+	int r = loop_new(8, &loop, err);
+
+	if (r < 0)
+		return r;
+	r = open_disk(loop, parent_path, &o, &parent, err);
+	if (r >= 0) {
+		r = strcmp(parent->ops->name, "vhdx")
+			    ? error_set(err, -EINVAL, "a VHDX has a VHDX as parent, \"%s\" is %s",
+					parent_path, parent->ops->name)
+			    : chain_name_parent(parent, parent_path, path, ref, err);
+		vo->size = vo->size ? vo->size : parent->geometry.size;
+		vo->logical_sector = parent->geometry.logical_sector;
+		vo->physical_sector = parent->geometry.physical_sector;
+		vo->id = parent->geometry.id;
+		vo->parent = ref;
+		disk_close(parent, NULL);
+	}
+	loop_free(loop);
+	return r;
+}
+
+static int create_vhdx(int fd, const char *path, const struct partita_vhd_create_options *o,
+		       struct error *err)
+{
+	struct vhdx_create_options vo = {
+		.size = o->size,
+		.block_size = o->block_size,
+		.logical_sector = o->logical_sector,
+		.fixed = o->fixed,
+	};
+	struct disk_parent ref = { 0 };
+	int r = o->parent ? parent_use(&vo, path, o->parent, &ref, err) : 0;
+
+	if (r >= 0)
+		r = vhdx_create(fd, &vo, err);
+	disk_parent_deinit(&ref);
+	return r;
+}
+
+int partita_vhd_create(const char *path, const struct partita_vhd_create_options *options,
+		       struct partita_vhd_error *err)
+{
+	const char *format = options->format ? options->format : "vhdx";
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	struct error why = { 0 };
+	int r;
+
+	if (fd < 0)
+		return tell(err, error_errno(&why, -errno, "cannot make \"%s\"", path), &why);
+	if (!strcmp(format, "raw"))
+		r = create_raw(fd, options, &why);
+	else if (!strcmp(format, "vhdx"))
+		r = create_vhdx(fd, path, options, &why);
+	else
+		r = error_set(&why, -EINVAL, "images of format \"%s\" cannot be made", format);
+	if (r < 0)
+		unlink(path);
+	return tell(err, r, &why);
+}

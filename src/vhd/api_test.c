@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The public library as its users see it: this includes the installed header alone, and links the
+ * shared library.
+ */
+#include <partita/vhd.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB (1024u * 1024u)
+
+static char folder[] = "/var/tmp/partita-api-XXXXXX";
+
+static const char *path_of(const char *name)
+{
+	static char paths[4][128];
+	static unsigned next;
+	char *path = paths[next++ % 4];
+
+	snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
+	return path;
+}
+
+static struct partita_vhd *open_ok(const char *name, unsigned flags)
+{
+	struct partita_vhd_error err = { 0 };
+	struct partita_vhd *vhd = NULL;
+
+	if (partita_vhd_open(path_of(name), flags, NULL, &vhd, &err) < 0)
+		fail_msg("%s", err.message);
+	return vhd;
+}
+
+static void create_ok(const char *name, const struct partita_vhd_create_options *o)
+{
+	struct partita_vhd_error err = { 0 };
+
+	unlink(path_of(name));
+	if (partita_vhd_create(path_of(name), o, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
+static void test_all_calls(void **state)
+{
+	const struct partita_vhd_create_options o = { .size = 64 * MIB, .block_size = MIB };
+	struct partita_vhd_error err = { 0 };
+	enum partita_vhd_extent kind;
+	struct partita_vhd_info info;
+	struct partita_vhd *vhd;
+	static uint8_t a[4096], b[4096];
+	uint64_t length;
+
+	(void)state;
+	assert_string_equal(partita_vhd_version(), PARTITA_VHD_VERSION);
+	create_ok("a.vhdx", &o);
+	assert_int_equal(partita_vhd_create(path_of("a.vhdx"), &o, &err), -EEXIST);
+	assert_non_null(strstr(err.message, "a.vhdx"));
+	vhd = open_ok("a.vhdx", 0);
+	memset(a, 0x3c, sizeof(a));
+	assert_int_equal(partita_vhd_write(vhd, a, sizeof(a), 5 * MIB), 0);
+	assert_int_equal(partita_vhd_flush(vhd), 0);
+	assert_int_equal(partita_vhd_read(vhd, b, sizeof(b), 5 * MIB), 0);
+	assert_memory_equal(a, b, sizeof(a));
+	assert_int_equal(partita_vhd_extent(vhd, 5 * MIB, &kind, &length), 0);
+	assert_int_equal(kind, PARTITA_VHD_DATA);
+	assert_int_equal(length, 4096);
+	assert_int_equal(partita_vhd_zero(vhd, 512, 5 * MIB), 0);
+	assert_int_equal(partita_vhd_trim(vhd, MIB, 7 * MIB), 0);
+	assert_int_equal(partita_vhd_resize(vhd, 100 * MIB, &err), 0);
+	partita_vhd_get_info(vhd, &info);
+	assert_string_equal(info.format, "vhdx");
+	assert_int_equal(info.size, 100 * MIB);
+	assert_int_equal(info.depth, 1);
+	assert_int_equal(partita_vhd_close(vhd, &err), 0);
+	vhd = open_ok("a.vhdx", PARTITA_VHD_READ_ONLY);
+	assert_int_equal(partita_vhd_read(vhd, b, sizeof(b), 5 * MIB), 0);
+	assert_int_equal(b[0], 0);
+	assert_int_equal(b[512], 0x3c);
+	assert_int_equal(partita_vhd_write(vhd, a, sizeof(a), 0), -EROFS);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+}
+
+static void test_child(void **state)
+{
+	const struct partita_vhd_create_options base = { .size = 8 * MIB };
+	char parent[128];
+	struct partita_vhd_create_options child = { .parent = parent };
+	struct partita_vhd_error err = { 0 };
+	struct partita_vhd_info info;
+	struct partita_vhd *vhd;
+	uint8_t b[512];
+
+	(void)state;
+	snprintf(parent, sizeof(parent), "%s", path_of("base.vhdx"));
+	create_ok("base.vhdx", &base);
+	vhd = open_ok("base.vhdx", 0);
+	memset(b, 7, sizeof(b));
+	assert_int_equal(partita_vhd_write(vhd, b, sizeof(b), 0), 0);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	create_ok("child.vhdx", &child);
+	vhd = open_ok("child.vhdx", 0);
+	partita_vhd_get_info(vhd, &info);
+	assert_int_equal(info.depth, 2);
+	memset(b, 0, sizeof(b));
+	assert_int_equal(partita_vhd_read(vhd, b, sizeof(b), 0), 0);
+	assert_int_equal(b[9], 7);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	child.format = "raw";
+	assert_int_equal(partita_vhd_create(path_of("raw"), &child, &err), -EINVAL);
+	assert_int_equal(access(path_of("raw"), F_OK), -1);
+}
+
+static void test_refusals(void **state)
+{
+	const struct partita_vhd_create_options o = { .size = 8 * MIB, .format = "raw" };
+	struct partita_vhd_error err = { 0 };
+	struct partita_vhd *vhd, *second;
+	uint8_t b[512];
+
+	(void)state;
+	create_ok("r.raw", &o);
+	assert_int_equal(partita_vhd_open(path_of("none"), 0, NULL, &vhd, &err), -ENOENT);
+	assert_non_null(strstr(err.message, "none"));
+	vhd = open_ok("r.raw", 0);
+	assert_int_equal(partita_vhd_open(path_of("r.raw"), 0, NULL, &second, &err), -EBUSY);
+	assert_int_equal(partita_vhd_read(vhd, b, 511, 0), -EINVAL);
+	assert_int_equal(partita_vhd_read(vhd, b, 512, 8 * MIB), -EINVAL);
+	assert_int_equal(partita_vhd_read(vhd, b, 512, UINT64_MAX - 511), -EINVAL);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	assert_int_equal(partita_vhd_close(NULL, NULL), 0);
+}
+
+struct worker {
+	struct partita_vhd *vhd;
+	unsigned index;
+	int result;
+};
+
+static void *work(void *context)
+{
+	struct worker *w = context;
+	uint8_t b[512];
+
+	for (unsigned i = 0; i < 200 && !w->result; i++) {
+		uint64_t at = (uint64_t)(i * 4 + w->index) * 4096;
+
+		memset(b, (int)(w->index + i), sizeof(b));
+		w->result = partita_vhd_write(w->vhd, b, sizeof(b), at);
+		if (!w->result)
+			w->result = partita_vhd_read(w->vhd, b, sizeof(b), at);
+		if (!w->result && b[100] != (uint8_t)(w->index + i))
+			w->result = -EIO;
+	}
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	const struct partita_vhd_create_options o = { .size = 64 * MIB, .block_size = MIB };
+	struct worker workers[4] = { 0 };
+	struct partita_vhd *vhd;
+	pthread_t threads[4];
+
+	(void)state;
+	create_ok("t.vhdx", &o);
+	vhd = open_ok("t.vhdx", 0);
+	for (unsigned i = 0; i < 4; i++) {
+		workers[i] = (struct worker){ .vhd = vhd, .index = i };
+		assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+		assert_int_equal(workers[i].result, 0);
+	}
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+}
+
+static int teardown(void **state)
+{
+	char command[128];
+
+	(void)state;
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	return system(command);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_all_calls),
+		cmocka_unit_test(test_child),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_threads),
+	};
+
+	if (!mkdtemp(folder))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}

@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: MIT
+/* See crash.h. */
+#include "vhd/crash.h"
+
+#include "lib/cleanup.h"
+#include "vhd/disk_drive.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define UNIT          CRASH_UNIT
+#define BLOCK         CRASH_BLOCK
+#define BLOCKS        CRASH_BLOCKS
+#define UNITS         CRASH_UNITS
+#define UNITS_WRITTEN 8u
+#define PLACES        (BLOCKS * UNITS)
+#define NEVER         SIZE_MAX
+#define OPS_MAX       8192u
+#define FLIGHT        6u
+#define SECTOR        512u
+#define PIECES_MAX    16384u
+
+struct loop *crash_loop;
+
+/* --- the record --- */
+
+static void on_event(void *context, const struct memory_event *e)
+{
+	struct crash_record *r = context;
+
+	if (r->count == r->room) {
+		r->room = MAX(r->room * 2, 1024);
+		r->events = reallocarray(r->events, r->room, sizeof(*r->events));
+		assert_non_null(r->events);
+	}
+	r->events[r->count] = (struct crash_event){ e->kind, e->offset, e->length, NULL };
+	if (e->kind == MEMORY_WRITE) {
+		r->events[r->count].data = malloc(e->length);
+		assert_non_null(r->events[r->count].data);
+		memcpy(r->events[r->count].data, e->data, e->length);
+	}
+	r->count++;
+}
+
+void crash_record_clear(struct crash_record *r)
+{
+	for (size_t i = 0; i < r->count; i++)
+		free(r->events[i].data);
+	free(r->events);
+	*r = (struct crash_record){ 0 };
+}
+
+struct store *crash_store(struct crash_record *record, unsigned shuffle)
+{
+	const struct store_memory_options o = {
+		.size_max = 64 * MIB,
+		.bytes_max = 64 * MIB,
+		.shuffle = shuffle,
+		.observe = record ? on_event : NULL,
+		.context = record,
+	};
+	struct store *s = store_memory_new(crash_loop, &o);
+
+	assert_non_null(s);
+	return s;
+}
+
+static void apply(struct store *s, const struct crash_event *e, uint64_t from, uint64_t n)
+{
+	if (e->kind == MEMORY_WRITE)
+		assert_int_equal(store_write(s, e->data + from, n, e->offset + from), 0);
+	else if (e->kind == MEMORY_ZERO)
+		assert_int_equal(store_zero(s, e->offset + from, n), 0);
+	else if (e->kind == MEMORY_RESIZE)
+		assert_int_equal(store_resize(s, e->length), 0);
+}
+
+static void apply_all(struct store *s, const struct crash_record *r, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++)
+		apply(s, &r->events[i], 0, r->events[i].length);
+}
+
+void crash_copy(struct store *from, struct store *to)
+{
+	uint8_t b[UNIT];
+
+	assert_int_equal(store_resize(to, from->size), 0);
+	for (uint64_t at = 0; at < from->size;) {
+		enum disk_extent_kind kind;
+		uint64_t n;
+
+		assert_int_equal(store_extent(from, at, &kind, &n), 0);
+		for (uint64_t i = 0; kind == DISK_EXTENT_DATA && i < n; i += UNIT) {
+			uint64_t part = MIN(UNIT, from->size - at - i);
+
+			assert_int_equal(store_read(from, b, part, at + i), 0);
+			assert_int_equal(store_write(to, b, part, at + i), 0);
+		}
+		at += n;
+	}
+}
+
+/* --- what the guest does, and what may be read after it --- */
+
+enum change_kind { CHANGE_WRITE, CHANGE_ZERO, CHANGE_TRIM };
+
+struct change {
+	enum change_kind kind;
+	unsigned place;
+	uint64_t value;
+	size_t submitted, completed, durable; /* events before; NEVER = not yet */
+};
+
+struct guest {
+	const struct crash_format *f;
+	struct disk *d;
+	struct crash_record *record;
+	uint64_t stride; /* between the blocks that are used */
+	unsigned seed;
+	uint64_t value;
+	struct change changes[OPS_MAX];
+	size_t count;
+	bool busy_block[BLOCKS];
+	unsigned in_flight;
+};
+
+struct guest_op {
+	struct disk_request req;
+	struct iovec iov;
+	struct guest *g;
+	unsigned block;
+	size_t first, count; /* changes; for FLUSH: all before first that were complete */
+	uint8_t buf[UNIT];
+	bool *covered;
+};
+
+uint64_t crash_place(uint64_t stride, unsigned place)
+{
+	unsigned block = place / UNITS, unit = place % UNITS;
+
+	/* Units lie differently in each block, so that written ones meet others' unwritten ones. */
+	return block * stride + (unit * 5 + block * 2) % 64 * UNIT;
+}
+
+static uint64_t place_offset(const struct guest *g, unsigned place)
+{
+	return crash_place(g->stride, place);
+}
+
+static void stamp(uint8_t *buf, uint64_t value)
+{
+	for (size_t i = 0; i < UNIT; i += sizeof(value))
+		memcpy(buf + i, &value, sizeof(value));
+}
+
+static size_t now(const struct guest *g)
+{
+	return g->record->count;
+}
+
+static void changes_durable(struct guest *g, const struct guest_op *op)
+{
+	for (size_t i = 0; op->covered && i < op->first; i++)
+		if (op->covered[i] && g->changes[i].durable == NEVER)
+			g->changes[i].durable = now(g);
+}
+
+static void on_done(struct disk_request *req, int result)
+{
+	struct guest_op *op = container_of(req, struct guest_op, req);
+	struct guest *g = op->g;
+
+	assert_int_equal(result, 0);
+	for (size_t i = op->first; i < op->first + op->count; i++) {
+		g->changes[i].completed = now(g);
+		if (req->flags & DISK_FUA)
+			g->changes[i].durable = now(g);
+	}
+	changes_durable(g, op);
+	if (req->op != DISK_FLUSH)
+		g->busy_block[op->block] = false;
+	g->in_flight--;
+	free(op->covered);
+	free(op);
+}
+
+static struct guest_op *op_new(struct guest *g, enum disk_op what)
+{
+	struct guest_op *op = calloc(1, sizeof(*op));
+
+	assert_non_null(op);
+	op->g = g;
+	op->first = g->count;
+	op->req.op = what;
+	op->req.done = on_done;
+	g->in_flight++;
+	return op;
+}
+
+static void add_change(struct guest *g, struct guest_op *op, enum change_kind kind, unsigned place,
+		       uint64_t value)
+{
+	assert_true(g->count < OPS_MAX);
+	g->changes[g->count++] = (struct change){ kind, place, value, now(g), NEVER, NEVER };
+	op->count++;
+}
+
+static void submit_flush(struct guest *g)
+{
+	struct guest_op *op = op_new(g, DISK_FLUSH);
+
+	op->covered = calloc(g->count + 1, sizeof(*op->covered));
+	assert_non_null(op->covered);
+	for (size_t i = 0; i < g->count; i++)
+		op->covered[i] = g->changes[i].completed != NEVER;
+	disk_submit(g->d, &op->req);
+}
+
+static void submit_write(struct guest *g, unsigned block, unsigned r)
+{
+	struct guest_op *op = op_new(g, DISK_WRITE);
+	unsigned place = block * UNITS + r % UNITS_WRITTEN;
+
+	op->block = block;
+	stamp(op->buf, ++g->value);
+	op->iov = (struct iovec){ op->buf, UNIT };
+	op->req.iov = &op->iov;
+	op->req.iovcnt = 1;
+	op->req.offset = place_offset(g, place);
+	op->req.length = UNIT;
+	op->req.flags = r / 16 % 6 ? 0 : DISK_FUA;
+	add_change(g, op, CHANGE_WRITE, place, g->value);
+	disk_submit(g->d, &op->req);
+}
+
+/* Whole blocks, or the first half of one. */
+static void submit_clear(struct guest *g, unsigned block, enum disk_op what, bool whole)
+{
+	struct guest_op *op = op_new(g, what);
+
+	op->block = block;
+	op->req.offset = block * g->stride;
+	op->req.length = whole ? BLOCK : 32 * UNIT;
+	for (unsigned u = 0; u < UNITS; u++) {
+		unsigned place = block * UNITS + u;
+
+		if (place_offset(g, place) < op->req.offset + op->req.length)
+			add_change(g, op, what == DISK_TRIM ? CHANGE_TRIM : CHANGE_ZERO, place, 0);
+	}
+	disk_submit(g->d, &op->req);
+}
+
+static void guest_step(struct guest *g)
+{
+	unsigned r = (unsigned)rand_r(&g->seed), block = r % BLOCKS, what = r / BLOCKS % 16;
+
+	r /= BLOCKS * 16;
+	while (g->in_flight >= FLIGHT)
+		assert_int_equal(loop_once(crash_loop, -1), 0);
+	if (what >= 13) {
+		submit_flush(g);
+	} else if (!g->busy_block[block]) {
+		g->busy_block[block] = true;
+		if (what == 0 || what == 1)
+			submit_clear(g, block, DISK_TRIM, what);
+		else if (what == 2 || what == 3)
+			submit_clear(g, block, DISK_WRITE_ZEROES, what == 2);
+		else
+			submit_write(g, block, r);
+	}
+	for (unsigned n = (unsigned)rand_r(&g->seed) % 4; n; n--)
+		assert_int_equal(loop_once(crash_loop, 0), 0);
+}
+
+/*
+ * Whether `value` may be in `place` after a crash at event `at`: backwards through the changes,
+ * until one that is durable and certain.
+ */
+static bool allowed(const struct guest *g, unsigned place, uint64_t value, size_t at)
+{
+	for (size_t i = g->count; i-- > 0;) {
+		const struct change *c = &g->changes[i];
+
+		if (c->place != place || c->submitted > at)
+			continue;
+		if (value == c->value)
+			return true;
+		if (c->durable <= at && c->kind != CHANGE_TRIM)
+			return false;
+	}
+	return value == (g->f->initial ? g->f->initial(place) : 0);
+}
+
+/* --- the crash --- */
+
+static void check_print(struct check_report *r, enum check_kind kind, const char *text)
+{
+	(void)r;
+	if (kind == CHECK_DAMAGE)
+		print_message("check: %s\n", text);
+}
+
+/* Sectors of a place may be of different ages, the bytes of one may not. */
+static void verify_place(const struct guest *g, struct disk *d, unsigned place, size_t at)
+{
+	const size_t words = SECTOR / sizeof(uint64_t);
+	uint64_t b[UNIT / sizeof(uint64_t)];
+
+	assert_int_equal(drive_read(d, b, UNIT, place_offset(g, place)), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(b); i++) {
+		if (b[i] != b[i - i % words])
+			fail_msg("crash at event %zu: place %u is torn", at, place);
+		if (!(i % words) && !allowed(g, place, b[i], at))
+			fail_msg("crash at event %zu: place %u holds %llu", at, place,
+				 (unsigned long long)b[i]);
+	}
+}
+
+static void verify(const struct guest *g, struct store *s, size_t at)
+{
+	struct check_report report = { .found = check_print };
+	struct error err = { 0 };
+	struct disk *d = NULL;
+
+	if (g->f->open(s, &d, &err) < 0)
+		fail_msg("crash at event %zu: %s", at, err.message);
+	for (unsigned p = 0; p < PLACES; p++)
+		verify_place(g, d, p, at);
+	assert_int_equal(disk_close(d, &err), 0);
+	assert_int_equal(g->f->check(s, &report, &err), 0);
+	if (report.counts[CHECK_DAMAGE])
+		fail_msg("crash at event %zu: the image is damaged", at);
+}
+
+/* A piece of an event that was not flushed. */
+struct piece {
+	const struct crash_event *e;
+	uint64_t from, length;
+};
+
+static size_t pieces_of(const struct crash_event *e, uint32_t size, struct piece *out, size_t room)
+{
+	size_t n = 0;
+
+	if (e->kind == MEMORY_FLUSH || e->kind == MEMORY_FLUSH_START)
+		return 0;
+	if (e->kind != MEMORY_WRITE) {
+		out[n++] = (struct piece){ e, 0, e->length };
+		return n;
+	}
+	for (uint64_t at = 0; at < e->length && n < room; at += size)
+		out[n++] = (struct piece){ e, at, MIN(size, e->length - at) };
+	return n;
+}
+
+/* Applies some of what was not flushed, in some order. */
+static void apply_some(const struct crash_format *f, struct store *s, const struct crash_record *r,
+		       size_t from, size_t to, unsigned *seed)
+{
+	static struct piece pieces[PIECES_MAX];
+	size_t n = 0;
+	unsigned mode = (unsigned)rand_r(seed) % 4;
+
+	for (size_t i = from; i < to; i++)
+		n += pieces_of(&r->events[i], f->piece, pieces + n, ARRAY_SIZE(pieces) - n - 1);
+	for (size_t i = 0; i < n; i++) {
+		size_t other = i + (size_t)rand_r(seed) % (n - i);
+		struct piece p = pieces[i];
+
+		/* 0: all in order; 1: none; 2: some in order; 3: some in any order */
+		if (mode == 3) {
+			pieces[i] = pieces[other];
+			pieces[other] = p;
+			p = pieces[i];
+		}
+		if (mode == 0 || (mode >= 2 && rand_r(seed) % 2))
+			apply(s, p.e, p.from, p.length);
+	}
+}
+
+/* Everything before *ret_durable is on the disk when the power fails after `at` events. */
+static size_t durable_before(const struct crash_record *r, size_t at)
+{
+	while (at && r->events[at - 1].kind != MEMORY_FLUSH)
+		at--;
+	while (at && r->events[at - 1].kind != MEMORY_FLUSH_START)
+		at--;
+	return at;
+}
+
+void crash_apply(const struct crash_format *f, struct store *to, const struct crash_record *r,
+		 size_t start, size_t at, unsigned *seed)
+{
+	size_t durable = MAX(durable_before(r, at), start);
+
+	apply_all(to, r, start, durable);
+	apply_some(f, to, r, durable, at, seed);
+}
+
+/* Fails the power again in the middle of opening what a first power cut left. */
+static void crash_again(const struct guest *g, struct store *s, size_t at, unsigned *seed)
+{
+	struct crash_record record = { 0 };
+	struct store *recorded = crash_store(&record, 0);
+	size_t start;
+	struct error err = { 0 };
+	struct disk *d = NULL;
+
+	crash_copy(s, recorded);
+	start = record.count;
+	if (g->f->open(recorded, &d, &err) < 0)
+		fail_msg("crash at event %zu: %s", at, err.message);
+	assert_int_equal(disk_close(d, &err), 0);
+	for (size_t k = start; k <= record.count; k++) {
+		struct store *again = crash_store(NULL, 0);
+
+		crash_copy(s, again);
+		crash_apply(g->f, again, &record, start, k, seed);
+		verify(g, again, at);
+		store_memory_free(again);
+	}
+	store_memory_free(recorded);
+	crash_record_clear(&record);
+}
+
+static void crash_everywhere(const struct guest *g, size_t start, unsigned seed)
+{
+	struct store *durable_store = crash_store(NULL, 0);
+	size_t applied = 0;
+
+	for (size_t k = start; k <= g->record->count; k++) {
+		struct store *s = crash_store(NULL, 0);
+		size_t durable = MAX(durable_before(g->record, k), start);
+
+		apply_all(durable_store, g->record, applied, durable);
+		applied = durable;
+		crash_copy(durable_store, s);
+		apply_some(g->f, s, g->record, durable, k, &seed);
+		if (!(rand_r(&seed) % 20))
+			crash_again(g, s, k, &seed);
+		verify(g, s, k);
+		store_memory_free(s);
+	}
+	store_memory_free(durable_store);
+}
+
+/* --- the cases --- */
+
+static void guest_run(struct guest *g, struct store *s, unsigned sessions, unsigned steps)
+{
+	struct error err = { 0 };
+
+	for (unsigned i = 0; i < sessions; i++) {
+		if (g->f->open(s, &g->d, &err) < 0)
+			fail_msg("%s", err.message);
+		for (unsigned n = 0; n < steps; n++)
+			guest_step(g);
+		while (g->in_flight)
+			assert_int_equal(loop_once(crash_loop, -1), 0);
+		if (disk_close(g->d, &err) < 0)
+			fail_msg("%s", err.message);
+		/* Closing is a flush of everything. */
+		for (size_t c = 0; c < g->count; c++)
+			if (g->changes[c].durable == NEVER)
+				g->changes[c].durable = now(g);
+	}
+}
+
+static void run_case(const struct crash_format *f, uint64_t size, uint64_t stride, unsigned seed,
+		     unsigned steps)
+{
+	struct crash_record record = { 0 };
+	struct store *s = crash_store(&record, seed);
+	_cleanup_free_ struct guest *g = calloc(1, sizeof(*g));
+	struct error err = { 0 };
+	size_t start;
+
+	assert_non_null(g);
+	g->f = f;
+	g->record = &record;
+	g->stride = stride;
+	g->seed = seed;
+	if (f->create(s, size, &err) < 0)
+		fail_msg("%s", err.message);
+	start = record.count;
+	guest_run(g, s, 2, steps);
+	crash_everywhere(g, start, seed);
+	print_message("%zu changes, %zu crash points\n", g->count, record.count - start + 1);
+	store_memory_free(s);
+	crash_record_clear(&record);
+}
+
+static unsigned number(const char *name, unsigned otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
+}
+
+void crash_rounds(const struct crash_format *f, uint64_t size, uint64_t stride, unsigned steps)
+{
+	unsigned seed = number("PARTITA_CRASH_SEED", 1);
+
+	for (unsigned i = 0; i < number("PARTITA_CRASH_ROUNDS", 1); i++)
+		run_case(f, size, stride, seed + i, steps);
+}
