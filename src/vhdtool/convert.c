@@ -119,6 +119,9 @@ static int copy(struct work *w, struct error *err)
 	const struct disk_copy_options co = {
 		.target_zeroed = true,
 		.no_flush = true,
+		/* In the page cache what counts is that buffers stay in the processor's cache. */
+		.depth = o.no_flush ? 2 : 0,
+		.chunk = o.no_flush ? 512 * KIB : 0,
 		.start = w->start,
 		.progress = on_progress,
 		.checkpoint = on_checkpoint,
