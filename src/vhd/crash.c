@@ -265,7 +265,9 @@ static void guest_step(struct guest *g)
 		submit_flush(g);
 	} else if (!g->busy_block[block]) {
 		g->busy_block[block] = true;
-		if (what == 0 || what == 1)
+		if (what < 4 && g->f->only_writes)
+			submit_write(g, block, r);
+		else if (what == 0 || what == 1)
 			submit_clear(g, block, DISK_TRIM, what);
 		else if (what == 2 || what == 3)
 			submit_clear(g, block, DISK_WRITE_ZEROES, what == 2);

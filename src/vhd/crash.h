@@ -26,6 +26,7 @@ struct crash_format {
 	int (*create)(struct store *store, uint64_t size, struct error *err);
 	int (*open)(struct store *store, struct disk **ret, struct error *err);
 	int (*check)(struct store *store, struct check_report *report, struct error *err);
+	bool only_writes; /* nothing is trimmed or zeroed: zeros are then nowhere right */
 	/* What every place holds at first; NULL = zeros. */
 	uint64_t (*initial)(unsigned place);
 };

@@ -129,6 +129,15 @@ static const struct crash_format child = {
 	.initial = parent_value,
 };
 
+static const struct crash_format written_child = {
+	.piece = 512,
+	.create = create_child,
+	.open = open_child,
+	.check = vhd_check,
+	.only_writes = true,
+	.initial = parent_value,
+};
+
 /* --- sessions of a guest --- */
 
 static void test_one_page(void **state)
@@ -157,6 +166,16 @@ static void test_child_many_pages(void **state)
 	(void)state;
 	parent_make(30 * GIB, 5 * GIB);
 	crash_rounds(&child, 30 * GIB, 5 * GIB, 250);
+	store_memory_free(parent);
+}
+
+/* A bit must not reach the disk before its data: zeros would be in the parent's place. */
+static void test_child_no_zeros(void **state)
+{
+	(void)state;
+	parent_make(8 * MIB, CRASH_BLOCK);
+	for (unsigned i = 0; i < 8; i++)
+		crash_rounds(&written_child, 8 * MIB, CRASH_BLOCK, 40 + i);
 	store_memory_free(parent);
 }
 
@@ -268,9 +287,9 @@ static void test_structures(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_page),   cmocka_unit_test(test_many_pages),
-		cmocka_unit_test(test_child),      cmocka_unit_test(test_child_many_pages),
-		cmocka_unit_test(test_structures),
+		cmocka_unit_test(test_one_page),       cmocka_unit_test(test_many_pages),
+		cmocka_unit_test(test_child),          cmocka_unit_test(test_child_many_pages),
+		cmocka_unit_test(test_child_no_zeros), cmocka_unit_test(test_structures),
 	};
 	int r;
 
