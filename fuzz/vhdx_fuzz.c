@@ -216,7 +216,8 @@ static void request(struct disk *d, struct reader *r)
 	uint64_t n;
 
 	first = (uint64_t)(((unsigned __int128)sectors * reader_le16(r)) >> 16);
-	n = MIN(reader_u8(r) + 1u, sectors - first) * sector;
+	n = reader_u8(r) + 1u;
+	n = MIN(n, sectors - first) * sector;
 	if (kind & 0x80)
 		n = MIN(n * 64, (sectors - first) * sector);
 	switch (kind % 8) {
