@@ -20,7 +20,6 @@
 #define NEVER         SIZE_MAX
 #define OPS_MAX       8192u
 #define FLIGHT        6u
-#define SECTOR        512u
 #define PIECES_MAX    16384u
 
 struct loop *crash_loop;
@@ -306,10 +305,10 @@ static void check_print(struct check_report *r, enum check_kind kind, const char
 		print_message("check: %s\n", text);
 }
 
-/* Sectors of a place may be of different ages, the bytes of one may not. */
+/* Pieces of a place may be of different ages, the bytes of one may not. */
 static void verify_place(const struct guest *g, struct disk *d, unsigned place, size_t at)
 {
-	const size_t words = SECTOR / sizeof(uint64_t);
+	const size_t words = g->f->piece / sizeof(uint64_t);
 	uint64_t b[UNIT / sizeof(uint64_t)];
 
 	assert_int_equal(drive_read(d, b, UNIT, place_offset(g, place)), 0);
@@ -472,23 +471,30 @@ static void guest_run(struct guest *g, struct store *s, unsigned sessions, unsig
 	}
 }
 
+/* A guest with a new image in *ret_store, all of whose changes go into `record`. */
+static struct guest *guest_new(const struct crash_format *f, struct crash_record *record,
+			       uint64_t size, unsigned seed, struct store **ret_store)
+{
+	struct guest *g = calloc(1, sizeof(*g));
+	struct error err = { 0 };
+
+	assert_non_null(g);
+	*g = (struct guest){ .f = f, .record = record, .seed = seed };
+	*ret_store = crash_store(record, seed);
+	if (f->create(*ret_store, size, &err) < 0)
+		fail_msg("%s", err.message);
+	return g;
+}
+
 static void run_case(const struct crash_format *f, uint64_t size, uint64_t stride, unsigned seed,
 		     unsigned steps)
 {
 	struct crash_record record = { 0 };
-	struct store *s = crash_store(&record, seed);
-	_cleanup_free_ struct guest *g = calloc(1, sizeof(*g));
-	struct error err = { 0 };
-	size_t start;
+	struct store *s;
+	_cleanup_free_ struct guest *g = guest_new(f, &record, size, seed, &s);
+	size_t start = record.count;
 
-	assert_non_null(g);
-	g->f = f;
-	g->record = &record;
 	g->stride = stride;
-	g->seed = seed;
-	if (f->create(s, size, &err) < 0)
-		fail_msg("%s", err.message);
-	start = record.count;
 	guest_run(g, s, 2, steps);
 	crash_everywhere(g, start, seed);
 	print_message("%zu changes, %zu crash points\n", g->count, record.count - start + 1);
@@ -496,7 +502,7 @@ static void run_case(const struct crash_format *f, uint64_t size, uint64_t strid
 	crash_record_clear(&record);
 }
 
-static unsigned number(const char *name, unsigned otherwise)
+unsigned crash_number(const char *name, unsigned otherwise)
 {
 	const char *text = getenv(name);
 
@@ -505,8 +511,46 @@ static unsigned number(const char *name, unsigned otherwise)
 
 void crash_rounds(const struct crash_format *f, uint64_t size, uint64_t stride, unsigned steps)
 {
-	unsigned seed = number("PARTITA_CRASH_SEED", 1);
+	unsigned seed = crash_number("PARTITA_CRASH_SEED", 1);
 
-	for (unsigned i = 0; i < number("PARTITA_CRASH_ROUNDS", 1); i++)
+	for (unsigned i = 0; i < crash_number("PARTITA_CRASH_ROUNDS", 1); i++)
 		run_case(f, size, stride, seed + i, steps);
+}
+
+void crash_edit(const struct crash_format *f, const struct crash_edit *edit, uint64_t size,
+		uint64_t stride, unsigned seed)
+{
+	struct crash_record record = { 0 };
+	struct store *s;
+	_cleanup_free_ struct guest *g = guest_new(f, &record, size, seed, &s);
+	struct error err = { 0 };
+	size_t start;
+
+	g->stride = stride;
+	guest_run(g, s, 2, 60);
+	start = record.count;
+	if (f->open(s, &g->d, &err) < 0 || edit->run(g->d, &err) < 0 || disk_close(g->d, &err) < 0)
+		fail_msg("%s: %s", edit->name, err.message);
+	crash_everywhere(g, start, seed);
+	print_message("%s: %zu crash points\n", edit->name, record.count - start + 1);
+	store_memory_free(s);
+	crash_record_clear(&record);
+}
+
+struct store *crash_parent(const struct crash_format *f, uint64_t (*initial)(unsigned place),
+			   uint64_t size, uint64_t stride)
+{
+	struct store *s = crash_store(NULL, 0);
+	uint8_t b[UNIT];
+	struct disk *d;
+
+	assert_int_equal(f->create(s, size, NULL), 0);
+	assert_int_equal(f->open(s, &d, NULL), 0);
+	for (unsigned p = 0; p < PLACES; p++) {
+		stamp(b, initial(p));
+		assert_int_equal(drive_write(d, b, UNIT, crash_place(stride, p), 0), 0);
+	}
+	assert_int_equal(disk_close(d, NULL), 0);
+	store_memory_set_read_only(s, true);
+	return s;
 }

@@ -36,6 +36,21 @@ extern struct loop *crash_loop;
 
 /* Random sessions on a disk of `size`, `stride` between the blocks that are used. */
 void crash_rounds(const struct crash_format *f, uint64_t size, uint64_t stride, unsigned steps);
+/*
+ * Sessions of which all is durable, then one change that is not a guest's: cuts are in that only,
+ * and no place may hold anything but what it held before. Prints `name`.
+ */
+struct crash_edit {
+	const char *name;
+	int (*run)(struct disk *disk, struct error *err);
+};
+void crash_edit(const struct crash_format *f, const struct crash_edit *edit, uint64_t size,
+		uint64_t stride, unsigned seed);
+/* A read-only image that holds in each place what `initial` says; the caller frees it. */
+struct store *crash_parent(const struct crash_format *f, uint64_t (*initial)(unsigned place),
+			   uint64_t size, uint64_t stride);
+/* A number from the environment. */
+unsigned crash_number(const char *name, unsigned otherwise);
 /* Where a place lies on the disk. */
 uint64_t crash_place(uint64_t stride, unsigned place);
 

@@ -16,8 +16,6 @@
 
 #include <cmocka.h>
 
-#define PLACES (CRASH_BLOCKS * CRASH_UNITS)
-
 /* --- formats --- */
 
 static int create_dynamic(struct store *s, uint64_t size, struct error *err)
@@ -79,24 +77,6 @@ static uint64_t parent_value(unsigned place)
 	return UINT64_C(1) << 40 | place;
 }
 
-/* A parent with something in each place; a child has the same size. */
-static void parent_make(uint64_t size, uint64_t stride)
-{
-	uint64_t b[CRASH_UNIT / sizeof(uint64_t)];
-	struct disk *d;
-
-	parent = crash_store(NULL, 0);
-	assert_int_equal(create_dynamic(parent, size, NULL), 0);
-	assert_int_equal(vhd_open(parent, &d, NULL), 0);
-	for (unsigned p = 0; p < PLACES; p++) {
-		for (size_t i = 0; i < ARRAY_SIZE(b); i++)
-			b[i] = parent_value(p);
-		assert_int_equal(drive_write(d, b, sizeof(b), crash_place(stride, p), 0), 0);
-	}
-	assert_int_equal(disk_close(d, NULL), 0);
-	store_memory_set_read_only(parent, true);
-}
-
 static int create_child(struct store *s, uint64_t size, struct error *err)
 {
 	const struct vhd_create_options o = {
@@ -156,7 +136,7 @@ static void test_many_pages(void **state)
 static void test_child(void **state)
 {
 	(void)state;
-	parent_make(8 * MIB, CRASH_BLOCK);
+	parent = crash_parent(&dynamic, parent_value, 8 * MIB, CRASH_BLOCK);
 	crash_rounds(&child, 8 * MIB, CRASH_BLOCK, 250);
 	store_memory_free(parent);
 }
@@ -164,7 +144,7 @@ static void test_child(void **state)
 static void test_child_many_pages(void **state)
 {
 	(void)state;
-	parent_make(30 * GIB, 5 * GIB);
+	parent = crash_parent(&dynamic, parent_value, 30 * GIB, 5 * GIB);
 	crash_rounds(&child, 30 * GIB, 5 * GIB, 250);
 	store_memory_free(parent);
 }
@@ -173,7 +153,7 @@ static void test_child_many_pages(void **state)
 static void test_child_no_zeros(void **state)
 {
 	(void)state;
-	parent_make(8 * MIB, CRASH_BLOCK);
+	parent = crash_parent(&dynamic, parent_value, 8 * MIB, CRASH_BLOCK);
 	for (unsigned i = 0; i < 8; i++)
 		crash_rounds(&written_child, 8 * MIB, CRASH_BLOCK, 40 + i);
 	store_memory_free(parent);
