@@ -71,26 +71,6 @@ static struct store *new_store(void)
 	return s;
 }
 
-static void copy(struct store *from, struct store *to)
-{
-	static uint8_t b[4096];
-
-	if (store_resize(to, from->size) < 0)
-		abort();
-	for (uint64_t at = 0; at < from->size;) {
-		enum disk_extent_kind kind;
-		uint64_t n;
-
-		store_extent(from, at, &kind, &n);
-		for (uint64_t i = 0; kind == DISK_EXTENT_DATA && i < n; i += sizeof(b)) {
-			store_read(from, b, sizeof(b), at + i);
-			if (store_write(to, b, MIN(sizeof(b), n - i), at + i) < 0)
-				abort();
-		}
-		at += n;
-	}
-}
-
 static struct disk *parent_disk;
 
 /* Of 9 MiB with data in some places, larger than small children and smaller than large ones. */
@@ -146,11 +126,11 @@ static struct store *start_new(unsigned flags)
 		if (drive_write(d, b, 4096, o.size / 4 * i, DISK_FUA) < 0)
 			abort();
 	if (flags & START_DIRTY)
-		copy(s, result);
+		store_memory_copy(s, result);
 	if (close_without_parent(d, NULL) < 0)
 		abort();
 	if (!(flags & START_DIRTY))
-		copy(s, result);
+		store_memory_copy(s, result);
 	store_memory_free(s);
 	return result;
 }
@@ -161,7 +141,7 @@ static struct store *start_copy(unsigned flags)
 
 	if (!starts[flags & STARTS])
 		starts[flags & STARTS] = start_new(flags & STARTS);
-	copy(starts[flags & STARTS], s);
+	store_memory_copy(starts[flags & STARTS], s);
 	return s;
 }
 

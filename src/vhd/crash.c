@@ -83,26 +83,6 @@ static void apply_all(struct store *s, const struct crash_record *r, size_t from
 		apply(s, &r->events[i], 0, r->events[i].length);
 }
 
-void crash_copy(struct store *from, struct store *to)
-{
-	uint8_t b[UNIT];
-
-	assert_int_equal(store_resize(to, from->size), 0);
-	for (uint64_t at = 0; at < from->size;) {
-		enum disk_extent_kind kind;
-		uint64_t n;
-
-		assert_int_equal(store_extent(from, at, &kind, &n), 0);
-		for (uint64_t i = 0; kind == DISK_EXTENT_DATA && i < n; i += UNIT) {
-			uint64_t part = MIN(UNIT, from->size - at - i);
-
-			assert_int_equal(store_read(from, b, part, at + i), 0);
-			assert_int_equal(store_write(to, b, part, at + i), 0);
-		}
-		at += n;
-	}
-}
-
 /* --- what the guest does, and what may be read after it --- */
 
 enum change_kind { CHANGE_WRITE, CHANGE_ZERO, CHANGE_TRIM };
@@ -411,7 +391,7 @@ static void crash_again(const struct guest *g, struct store *s, size_t at, unsig
 	struct error err = { 0 };
 	struct disk *d = NULL;
 
-	crash_copy(s, recorded);
+	store_memory_copy(s, recorded);
 	start = record.count;
 	if (g->f->open(recorded, &d, &err) < 0)
 		fail_msg("crash at event %zu: %s", at, err.message);
@@ -419,7 +399,7 @@ static void crash_again(const struct guest *g, struct store *s, size_t at, unsig
 	for (size_t k = start; k <= record.count; k++) {
 		struct store *again = crash_store(NULL, 0);
 
-		crash_copy(s, again);
+		store_memory_copy(s, again);
 		crash_apply(g->f, again, &record, start, k, seed);
 		verify(g, again, at);
 		store_memory_free(again);
@@ -439,7 +419,7 @@ static void crash_everywhere(const struct guest *g, size_t start, unsigned seed)
 
 		apply_all(durable_store, g->record, applied, durable);
 		applied = durable;
-		crash_copy(durable_store, s);
+		store_memory_copy(durable_store, s);
 		apply_some(g->f, s, g->record, durable, k, &seed);
 		if (!(rand_r(&seed) % 20))
 			crash_again(g, s, k, &seed);

@@ -70,7 +70,6 @@ struct crash_record {
 /* `record` may be NULL. */
 struct store *crash_store(struct crash_record *record, unsigned shuffle);
 void crash_record_clear(struct crash_record *r);
-void crash_copy(struct store *from, struct store *to);
 /*
  * Makes `to`, a copy of what there was before event `start`, what a power cut after event `at`
  * might leave.

@@ -310,3 +310,24 @@ void store_memory_free(struct store *s)
 	free(m->chunks);
 	free(m);
 }
+
+void store_memory_copy(struct store *from, struct store *to)
+{
+	static uint8_t b[4096];
+
+	if (store_resize(to, from->size) < 0)
+		abort();
+	for (uint64_t at = 0, n; at < from->size; at += n) {
+		enum disk_extent_kind kind;
+
+		if (store_extent(from, at, &kind, &n) < 0)
+			abort();
+		for (uint64_t i = 0; kind == DISK_EXTENT_DATA && i < n; i += sizeof(b)) {
+			uint64_t part = MIN(sizeof(b), from->size - at - i);
+
+			if (store_read(from, b, part, at + i) < 0 ||
+			    store_write(to, b, part, at + i) < 0)
+				abort();
+		}
+	}
+}

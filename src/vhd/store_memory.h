@@ -39,3 +39,5 @@ void store_memory_set_read_only(struct store *s, bool read_only);
 /* Closing a store only closes the layers above; this frees it. */
 void store_memory_free(struct store *s);
 uint64_t store_memory_bytes(struct store *s);
+/* Makes `to`, which is empty, the same as `from`; holes stay holes. Aborts when it has no room. */
+void store_memory_copy(struct store *from, struct store *to);

@@ -232,7 +232,7 @@ static void change_run(enum vhd_kind kind, uint64_t new_size)
 	fill_disk(d);
 	assert_int_equal(disk_close(d, NULL), 0);
 	assert_int_equal(vhd_open(s, &d, NULL), 0);
-	crash_copy(s, before);
+	store_memory_copy(s, before);
 	start = record.count;
 	change(d, new_size);
 	assert_int_equal(disk_close(d, NULL), 0);
@@ -240,7 +240,7 @@ static void change_run(enum vhd_kind kind, uint64_t new_size)
 		for (unsigned i = 0; i < 30; i++) {
 			struct store *cut = crash_store(NULL, 0);
 
-			crash_copy(before, cut);
+			store_memory_copy(before, cut);
 			crash_apply(&f, cut, &record, start, k, &seed);
 			verify(cut, new_size, k);
 			store_memory_free(cut);
