@@ -13,7 +13,8 @@
 
 /* --- what both need --- */
 
-static int open_alone(struct loop *loop, const char *path, bool read_only,
+/* With its parents only when options->follow: growing asks them. */
+static int open_image(struct loop *loop, const char *path, bool read_only,
 		      const struct disk_open_options *options, struct disk **ret, struct error *err)
 {
 	struct disk_open_options o = *options;
@@ -24,7 +25,7 @@ static int open_alone(struct loop *loop, const char *path, bool read_only,
 				   read_only ? "" : " for writing");
 	o.read_only = read_only;
 	o.format = NULL;
-	o.alone = true;
+	o.alone = !o.follow;
 	return disk_open(loop, fd, path, &o, ret, err);
 }
 
@@ -36,7 +37,7 @@ static const struct disk_parent *parent_of(struct disk *disk)
 static int child_open(struct loop *loop, const char *path, const struct disk_open_options *options,
 		      struct disk **ret, struct error *err)
 {
-	int r = open_alone(loop, path, false, options, ret, err);
+	int r = open_image(loop, path, false, options, ret, err);
 
 	if (r < 0 || parent_of(*ret))
 		return r;
@@ -144,8 +145,8 @@ static int merge_run(struct loop *loop, struct disk *gate, const struct merge_op
 static int children_reparent(struct loop *loop, const char *merged, const char *parent_path,
 			     const struct merge_options *o, struct error *err)
 {
-	struct disk *parent, *child;
-	int r = open_alone(loop, parent_path, true, &o->open, &parent, err);
+	struct disk *parent = NULL, *child;
+	int r = open_image(loop, parent_path, true, &o->open, &parent, err);
 
 	for (unsigned i = 0; o->children && o->children[i] && r >= 0; i++) {
 		r = child_open(loop, o->children[i], &o->open, &child, err);
@@ -157,8 +158,7 @@ static int children_reparent(struct loop *loop, const char *merged, const char *
 		else
 			disk_close(child, NULL);
 	}
-	if (r >= 0 || parent)
-		disk_close(parent, NULL);
+	disk_close(parent, NULL);
 	return r < 0 ? error_prefix(err, "\"%s\" was merged and is kept", merged) : 0;
 }
 
@@ -166,9 +166,12 @@ static int children_reparent(struct loop *loop, const char *merged, const char *
 static int merge_into(struct loop *loop, struct disk *child, const char *parent_path,
 		      const struct merge_options *o, struct error *err)
 {
+	struct disk_open_options po = o->open;
 	struct disk *parent = NULL, *gate;
-	int r = open_alone(loop, parent_path, false, &o->open, &parent, err), closed;
+	int r, closed;
 
+	po.follow = true;
+	r = open_image(loop, parent_path, false, &po, &parent, err);
 	if (r >= 0)
 		r = chain_parent_check(child, parent, err);
 	if (r >= 0)
@@ -241,7 +244,7 @@ int image_rebase(struct loop *loop, const char *path, const char *parent_path,
 
 	if (r < 0)
 		return r;
-	r = open_alone(loop, parent_path, true, &options->open, &parent, err);
+	r = open_image(loop, parent_path, true, &options->open, &parent, err);
 	if (r >= 0) {
 		if (!options->any_identity)
 			r = chain_parent_check(child, parent, err);

@@ -15,7 +15,7 @@
 int merge_prepare(struct disk *child, struct disk *parent, struct error *err) _must_check_;
 
 struct merge_options {
-	struct disk_open_options open; /* search folders, direct */
+	struct disk_open_options open; /* search folders, direct; not follow */
 	const char *const *children;   /* images whose parent is the one to merge; NULL = none */
 	bool keep;                     /* do not delete the merged image */
 	/* Called now and then; false stops with -ECANCELED, and the chain is as good as before. */

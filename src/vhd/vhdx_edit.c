@@ -342,10 +342,11 @@ static int resize_check(const struct vhdx *v, const struct vhdx_params *new, str
 	if (new->size < v->params.size)
 		return error_set(err, -ENOTSUP,
 				 "a differencing image cannot be made smaller; merge it first");
-	if (v->disk.below && v->disk.below->geometry.size > v->params.size)
-		return error_set(err, -ENOTSUP,
-				 "the parent is larger than this image, so its old data would come "
-				 "to light; merge the two first");
+	if (!v->disk.below || v->disk.below->geometry.size > v->params.size)
+		return error_set(
+			err, -ENOTSUP,
+			"a differencing image can only grow when its parent is open and not "
+			"larger: its data would come to light; merge the two first");
 	return vhdx_params_check(new, err);
 }
 
