@@ -10,13 +10,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <termios.h>
+#include <time.h>
 
 #define OUTPUT_LIMIT (256 * KIB)
 #define INPUT_CHUNK  256
+#define DRAIN_MS     5000
 
 struct console {
 	struct loop *loop;
@@ -289,11 +292,38 @@ int console_new(struct loop *loop, const struct console_options *options, struct
 	return 0;
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* The last words of a machine matter most, and its reader may be slower than its end. */
+static void drain(struct console *c)
+{
+	int64_t end = now_ms() + DRAIN_MS, left = DRAIN_MS;
+	const uint8_t *data;
+
+	write_output(c);
+	if (c->options.kind == CONSOLE_PTY)
+		return; /* nobody can say whether it has a reader */
+	while (left > 0 && c->fd >= 0 && ring_peek(c, &data)) {
+		struct pollfd p = { .fd = c->fd, .events = POLLOUT };
+
+		if (poll(&p, 1, (int)left) < 0 && errno != EINTR)
+			return;
+		write_output(c);
+		left = end - now_ms();
+	}
+}
+
 void console_free(struct console *c)
 {
 	if (!c)
 		return;
-	write_output(c);
+	drain(c);
 	loop_unwatch(&c->watch);
 	loop_unwatch(&c->listen_watch);
 	loop_cancel(c->loop, &c->output_task);

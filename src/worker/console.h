@@ -28,7 +28,7 @@ struct console_options {
 
 int console_new(struct loop *loop, const struct console_options *options, struct console **ret,
 		struct error *err) _must_check_;
-/* Writes what can be written at once. NULL is fine. */
+/* Waits up to 5 s for a reader to take the rest; not on a pseudo-terminal. NULL is fine. */
 void console_free(struct console *c);
 void console_output(struct console *c, const uint8_t *data, size_t size); /* any thread */
 void console_resume(struct console *c); /* any thread: the port takes input again */

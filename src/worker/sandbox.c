@@ -22,6 +22,7 @@ static const int allowed[] = {
 	SCMP_SYS(epoll_wait),
 	SCMP_SYS(epoll_pwait),
 	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(poll),
 	SCMP_SYS(eventfd2),
 	SCMP_SYS(clock_gettime),
 	SCMP_SYS(clock_nanosleep),
