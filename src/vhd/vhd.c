@@ -480,5 +480,6 @@ static const struct disk_ops vhd_ops = {
 	.set_parent = vhd_set_parent,
 	.set_parent_ref = vhd_set_parent_ref,
 	.resize = vhd_resize,
+	.compact = vhd_compact,
 	.close = vhd_close,
 };
