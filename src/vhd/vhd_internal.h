@@ -140,6 +140,7 @@ struct vhd {
 	enum vhd_kind kind;
 	bool repaired;
 	bool end_good, copy_good; /* footers, as found */
+	uint64_t behind;          /* bytes that follow the footer: only reading is allowed */
 	struct disk_parent parent;
 	uint64_t header_offset, bat_offset;
 	uint64_t blocks;       /* that the disk has; the table may have more entries */
