@@ -117,6 +117,11 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 	return r;
 }
 
+int disk_open_store(struct store *store, struct disk **ret, struct error *err)
+{
+	return format_open(store, NULL, ret, err);
+}
+
 int disk_close(struct disk *disk, struct error *err)
 {
 	return disk ? disk->ops->close(disk, err) : 0;

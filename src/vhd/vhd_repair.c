@@ -236,6 +236,7 @@ static int parent_repair(struct repair *r)
 	if (e < 0)
 		return e;
 	if (!parent.relative && !parent.absolute) {
+		memset(r->header.parent_unicode_name, 0, sizeof(r->header.parent_unicode_name));
 		utf16_encode(PLACEHOLDER, r->header.parent_unicode_name,
 			     sizeof(r->header.parent_unicode_name) - 2, UTF16_BE);
 		r->header_changed = true;

@@ -468,6 +468,20 @@ static int identifier_write(struct repair *r)
 	return store_write(r->s, &signature, sizeof(signature), 0);
 }
 
+/* The locator is metadata: it has no copy, and without it the image cannot be opened. */
+static int locator_check(struct repair *r, struct error *err)
+{
+	struct disk_parent parent;
+	int n;
+
+	if (!r->params.has_parent)
+		return 0;
+	n = vhdx_locator_read(r->s, &r->regions.metadata, &parent, err);
+	if (n >= 0)
+		disk_parent_deinit(&parent);
+	return n;
+}
+
 static int find_all(struct repair *r, struct error *err)
 {
 	int n;
@@ -484,6 +498,8 @@ static int find_all(struct repair *r, struct error *err)
 		n = regions_find(r, err);
 	if (n >= 0)
 		n = regions_settle(r, err);
+	if (n >= 0)
+		n = locator_check(r, err);
 	return n < 0 ? n : space_init(r, err);
 }
 
