@@ -23,6 +23,7 @@
 #define PIECES_MAX    16384u
 
 struct loop *crash_loop;
+size_t crash_points;
 
 /* --- the record --- */
 
@@ -307,6 +308,7 @@ static void verify(const struct guest *g, struct store *s, size_t at)
 	struct error err = { 0 };
 	struct disk *d = NULL;
 
+	crash_points++;
 	if (g->f->open(s, &d, &err) < 0)
 		fail_msg("crash at event %zu: %s", at, err.message);
 	for (unsigned p = 0; p < PLACES; p++)

@@ -31,6 +31,8 @@ struct crash_format {
 	uint64_t (*initial)(unsigned place);
 };
 
+/* Images that were built and judged. */
+extern size_t crash_points;
 /* The loop of all stores and disks here; the test makes and frees it. */
 extern struct loop *crash_loop;
 

@@ -10,6 +10,7 @@
 #include "vhd/repair.h"
 #include "vhd/store.h"
 #include "vhd/vhd.h"
+#include "vhd/vhd_meta.h"
 #include "vhd/vhdx.h"
 #include "vhd/vhdx_format.h"
 
@@ -24,6 +25,8 @@ struct format {
 	int (*open)(struct store *store, struct disk **ret, struct error *err);
 	/* NULL = there is nothing that could be wrong */
 	int (*check)(struct store *store, struct check_report *report, struct error *err);
+	int (*dump)(struct store *store, const struct dump_visitor *to, bool all_blocks,
+		    struct error *err);
 };
 
 #define PROBE_SIZE 512u
@@ -41,9 +44,9 @@ static bool probe_any(const void *first, const void *last, size_t size)
 }
 
 static const struct format formats[] = {
-	{ "vhdx", probe_vhdx, vhdx_open, vhdx_check },
-	{ "vhd", vhd_probe, vhd_open, vhd_check },
-	{ "raw", probe_any, raw_open, NULL },
+	{ "vhdx", probe_vhdx, vhdx_open, vhdx_check, vhdx_dump },
+	{ "vhd", vhd_probe, vhd_open, vhd_check, vhd_dump },
+	{ "raw", probe_any, raw_open, NULL, NULL },
 };
 
 static const struct format *format_named(const char *name, struct error *err)
@@ -70,7 +73,9 @@ static const struct format *format_probe(struct store *s, struct error *err)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
 		if (formats[i].probe(first, last, n))
-			return &formats[i];
+			return formats[i].open == raw_open && vhd_footer_behind(s)
+				       ? format_named("vhd", err)
+				       : &formats[i];
 	return NULL;
 }
 
@@ -112,6 +117,11 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 	return r;
 }
 
+int disk_open_store(struct store *store, struct disk **ret, struct error *err)
+{
+	return format_open(store, NULL, ret, err);
+}
+
 int disk_close(struct disk *disk, struct error *err)
 {
 	return disk ? disk->ops->close(disk, err) : 0;
@@ -141,7 +151,15 @@ int image_info(int fd, const char *name, struct image_info *ret, struct error *e
 	return disk_close(disk, err);
 }
 
-/* A raw image has nothing that could be wrong, unless it is a VHDX that has lost its start. */
+static bool header_of_vhd(struct store *s)
+{
+	be64 cookie = be64_of(0);
+
+	return store_read(s, &cookie, sizeof(cookie), VHD_FOOTER_SIZE) >= 0 &&
+	       be64_get(cookie) == VHD_HEADER_COOKIE;
+}
+
+/* A raw image has nothing that could be wrong, unless it is one that has lost its start. */
 static int check_raw(struct store *s, struct check_report *report)
 {
 	le32 head = le32_of(0), regions = le32_of(0);
@@ -153,25 +171,32 @@ static int check_raw(struct store *s, struct check_report *report)
 	    le32_get(regions) == VHDX_REGION_SIGNATURE)
 		check_found(report, CHECK_DAMAGE,
 			    "has the structures of a VHDX, but does not start with \"vhdxfile\"");
+	else if (r >= 0 && header_of_vhd(s))
+		check_found(report, CHECK_DAMAGE,
+			    "has the header of a VHD, but neither of its footers");
+	return r;
+}
+
+int store_check(struct store *s, struct check_report *report, struct error *err)
+{
+	const struct format *f = format_probe(s, err);
+	int r;
+
+	if (f && f->check)
+		return f->check(s, report, err);
+	r = f ? check_raw(s, report) : -EIO;
+	store_close(s);
 	return r;
 }
 
 int image_check(int fd, const char *name, struct check_report *report, struct error *err)
 {
 	const struct store_file_options file = { .read_only = true };
-	const struct format *f = NULL;
 	struct store *s;
 	int r = store_file_open(NULL, fd, &file, &s, err);
 
-	if (r >= 0) {
-		f = format_probe(s, err);
-		if (f && f->check) {
-			r = f->check(s, report, err);
-		} else {
-			r = f ? check_raw(s, report) : -EIO;
-			store_close(s);
-		}
-	}
+	if (r >= 0)
+		r = store_check(s, report, err);
 	if (r < 0)
 		error_prefix(err, "%s", name);
 	return r;
@@ -187,8 +212,8 @@ int image_dump(int fd, const char *name, const struct dump_visitor *to, bool all
 
 	if (r >= 0) {
 		f = format_probe(s, err);
-		if (f && f->open == vhdx_open)
-			r = vhdx_dump(s, to, all_blocks, err);
+		if (f && f->dump)
+			r = f->dump(s, to, all_blocks, err);
 		else
 			r = f ? error_set(err, -ENOTSUP,
 					  "a %s image has no structures that could be shown",
@@ -201,7 +226,21 @@ int image_dump(int fd, const char *name, const struct dump_visitor *to, bool all
 	return r;
 }
 
-/* The first bytes of a damaged image may be anything, so who calls this says that it is a VHDX. */
+/*
+ * The first bytes of a damaged image may be anything: what nothing else speaks for is taken for a
+ * VHDX, which has most copies of itself.
+ */
+int store_repair(struct store *s, struct repair_report *report, struct error *err)
+{
+	const struct format *f = format_probe(s, err);
+
+	if (!f)
+		return -EIO;
+	if (f->open == vhd_open || (f->open == raw_open && header_of_vhd(s)))
+		return vhd_repair(s, report, err);
+	return vhdx_repair(s, report, err);
+}
+
 int image_repair(int fd, const char *name, struct repair_report *report, struct error *err)
 {
 	const struct store_file_options file = { 0 };
@@ -209,7 +248,7 @@ int image_repair(int fd, const char *name, struct repair_report *report, struct 
 	int r = store_file_open(NULL, fd, &file, &s, err);
 
 	if (r >= 0) {
-		r = vhdx_repair(s, report, err);
+		r = store_repair(s, report, err);
 		store_close(s);
 	}
 	if (r < 0)

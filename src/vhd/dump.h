@@ -20,6 +20,8 @@ struct dump_visitor {
 int image_dump(int fd, const char *name, const struct dump_visitor *to, bool all_blocks,
 	       struct error *err) _must_check_;
 
-/* Of a VHDX; the store stays the caller's. */
+/* Of a VHD or VHDX; the store stays the caller's. */
+int vhd_dump(struct store *store, const struct dump_visitor *to, bool all_blocks,
+	     struct error *err) _must_check_;
 int vhdx_dump(struct store *store, const struct dump_visitor *to, bool all_blocks,
 	      struct error *err) _must_check_;

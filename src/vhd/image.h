@@ -39,6 +39,12 @@ void check_found(struct check_report *r, enum check_kind kind, const char *forma
 int image_check(int fd, const char *name, struct check_report *report,
 		struct error *err) _must_check_;
 
+/* The same; the store is closed. */
+int store_check(struct store *store, struct check_report *report, struct error *err) _must_check_;
+
+/* An image alone, by its content; the store is the disk's from here on, also when this fails. */
+int disk_open_store(struct store *store, struct disk **ret, struct error *err) _must_check_;
+
 struct disk_copy_options {
 	unsigned depth;     /* requests in flight; 0 = 8 */
 	uint32_t chunk;     /* bytes per request; 0 = 1 MiB */

@@ -19,11 +19,14 @@ struct repair_report {
 };
 
 /*
- * Repairs a VHDX in place; the descriptor is taken. -EINVAL with words when too little is left.
- * Where nothing is wrong nothing is changed; where that happens nothing but what a log had to say.
+ * Repairs a VHD or VHDX in place; the descriptor is taken. -EINVAL with words when too little is
+ * left. Where nothing is wrong nothing is changed; where that happens nothing but what a log had to
+ * say.
  */
 int image_repair(int fd, const char *name, struct repair_report *report,
 		 struct error *err) _must_check_;
 
-/* Of a VHDX; the store stays the caller's. */
+/* The same; the store stays the caller's. What it is is found out by what is left of it. */
+int store_repair(struct store *store, struct repair_report *report, struct error *err) _must_check_;
+int vhd_repair(struct store *store, struct repair_report *report, struct error *err) _must_check_;
 int vhdx_repair(struct store *store, struct repair_report *report, struct error *err) _must_check_;

@@ -75,10 +75,12 @@ static int footers_judge(struct vhd *v, const struct vhd_footers *f, struct erro
 	if (!f->end_valid && !f->copy_valid)
 		return error_set(err, -EINVAL,
 				 "this is not a VHD image, or both of its footers are damaged: "
-				 "there is none at the end and no copy at the start");
+				 "there is none at the end and no copy at the start; `vhd check "
+				 "--repair` may save a dynamic one");
 	if (f->end_valid && !foreign)
 		r = footer_take(v, &f->end, err);
 	v->end_good = r >= 0 && !f->end_short;
+	v->behind = r >= 0 ? f->behind : 0;
 	if (r < 0 && f->copy_valid)
 		r = footer_take(v, &f->copy, err);
 	if (r < 0)
@@ -221,6 +223,11 @@ static int footers_repair(struct vhd *v)
 
 static int writable_check(const struct vhd *v, struct error *err)
 {
+	if (!v->store->read_only && v->behind)
+		return error_set(err, -EROFS,
+				 "%llu bytes that do not belong to the VHD follow its footer: it "
+				 "can only be read; `vhd check --repair` makes a good image of it",
+				 (unsigned long long)v->behind);
 	if (v->store->read_only || v->kind == VHD_FIXED || !v->store->fixed_size)
 		return 0;
 	return error_set(err, -ENOTSUP,
@@ -248,7 +255,8 @@ static int structures_read(struct vhd *v, struct error *err)
 	if (r == -EIO)
 		return error_set(err, r,
 				 "the footer at the end is missing and blocks lie behind the end: "
-				 "the file was cut short; open it read-only to save what is left");
+				 "the file was cut short; open it read-only, or let `vhd check "
+				 "--repair` save what is left");
 	return r < 0 ? error_errno(err, r, "cannot repair the footers of the image") : 0;
 }
 
@@ -480,5 +488,6 @@ static const struct disk_ops vhd_ops = {
 	.set_parent = vhd_set_parent,
 	.set_parent_ref = vhd_set_parent_ref,
 	.resize = vhd_resize,
+	.compact = vhd_compact,
 	.close = vhd_close,
 };

@@ -124,7 +124,12 @@ static void check_footers(struct check *c)
 {
 	const struct vhd *v = c->v;
 
-	if (!v->end_good)
+	if (v->behind)
+		check_found(c->report, CHECK_DAMAGE,
+			    "%llu bytes that do not belong to the image follow its footer; vhd "
+			    "check --repair cuts them off",
+			    (unsigned long long)v->behind);
+	else if (!v->end_good)
 		check_found(c->report, CHECK_NOTE,
 			    "the footer at the end is missing or damaged; its copy is good, and "
 			    "opening the image for writing repairs it");

@@ -10,6 +10,7 @@
 
 #include "lib/cleanup.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -162,6 +163,8 @@ static void test_child_no_zeros(void **state)
 /* --- changes of structures --- */
 
 #define OLD_SIZE (4 * MIB)
+/* Of each point: one image is megabytes, and sanitizers look at every byte. */
+#define CUTS (8 * crash_number("PARTITA_CRASH_ROUNDS", 1))
 
 static void fill_disk(struct disk *d)
 {
@@ -225,7 +228,7 @@ static void change_run(enum vhd_kind kind, uint64_t new_size)
 	struct store *s = crash_store(&record, 0), *before = crash_store(NULL, 0);
 	struct disk *d;
 	size_t start;
-	unsigned seed = 1;
+	unsigned seed = crash_number("PARTITA_CRASH_SEED", 1);
 
 	assert_int_equal(vhd_store_create(s, &o, NULL), 0);
 	assert_int_equal(vhd_open(s, &d, NULL), 0);
@@ -237,13 +240,14 @@ static void change_run(enum vhd_kind kind, uint64_t new_size)
 	change(d, new_size);
 	assert_int_equal(disk_close(d, NULL), 0);
 	for (size_t k = start; k <= record.count; k++) {
-		for (unsigned i = 0; i < 30; i++) {
+		for (unsigned i = 0; i < CUTS; i++) {
 			struct store *cut = crash_store(NULL, 0);
 
 			store_memory_copy(before, cut);
 			crash_apply(&f, cut, &record, start, k, &seed);
 			verify(cut, new_size, k);
 			store_memory_free(cut);
+			crash_points++;
 		}
 	}
 	store_memory_free(s);
@@ -264,18 +268,60 @@ static void test_structures(void **state)
 	change_run(VHD_DIFFERENCING, OLD_SIZE); /* another parent */
 }
 
+static int edit_compact(struct disk *d, struct error *err)
+{
+	const struct disk_compact_options o = { .zeros = true };
+
+	return d->ops->compact(d, &o, err);
+}
+
+static bool stop_at(void *context, uint64_t done, uint64_t total)
+{
+	(void)context;
+	return done <= total * 3 / 4;
+}
+
+static int edit_compact_stopped(struct disk *d, struct error *err)
+{
+	const struct disk_compact_options o = { .zeros = true, .progress = stop_at };
+	int r = d->ops->compact(d, &o, err);
+
+	return r == -ECANCELED ? 0 : r;
+}
+
+static void test_compact(void **state)
+{
+	static const struct crash_edit edits[] = {
+		{ "compact", edit_compact },
+		{ "compact, stopped", edit_compact_stopped },
+	};
+	unsigned seed = crash_number("PARTITA_CRASH_SEED", 1);
+
+	(void)state;
+	parent = crash_parent(&dynamic, parent_value, 8 * MIB, CRASH_BLOCK);
+	for (unsigned n = 0; n < 6 * crash_number("PARTITA_CRASH_ROUNDS", 1); n++) {
+		for (unsigned i = 0; i < ARRAY_SIZE(edits); i++) {
+			crash_edit(&dynamic, &edits[i], 8 * MIB, CRASH_BLOCK, seed + n);
+			crash_edit(&child, &edits[i], 8 * MIB, CRASH_BLOCK, seed + n);
+		}
+	}
+	store_memory_free(parent);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_page),       cmocka_unit_test(test_many_pages),
 		cmocka_unit_test(test_child),          cmocka_unit_test(test_child_many_pages),
 		cmocka_unit_test(test_child_no_zeros), cmocka_unit_test(test_structures),
+		cmocka_unit_test(test_compact),
 	};
 	int r;
 
 	if (loop_new(0, &crash_loop, NULL) < 0)
 		return 1;
 	r = cmocka_run_group_tests(tests, NULL, NULL);
+	print_message("%zu power cuts in all\n", crash_points);
 	loop_free(crash_loop);
 	return r;
 }

@@ -32,6 +32,7 @@
 /* Creator Application and Host OS */
 #define VHD_CREATOR_VIRTUAL_PC 0x76706320u /* "vpc " */
 #define VHD_CREATOR_QEMU       0x71656d75u /* "qemu" */
+#define VHD_CREATOR_QEMU_EXACT 0x71656d32u /* "qem2": the size counts, not the geometry */
 #define VHD_CREATOR_WINDOWS    0x77696e20u /* "win " */
 #define VHD_OS_WINDOWS         0x5769326bu /* "Wi2k" */
 

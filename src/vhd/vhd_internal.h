@@ -140,6 +140,7 @@ struct vhd {
 	enum vhd_kind kind;
 	bool repaired;
 	bool end_good, copy_good; /* footers, as found */
+	uint64_t behind;          /* bytes that follow the footer: only reading is allowed */
 	struct disk_parent parent;
 	uint64_t header_offset, bat_offset;
 	uint64_t blocks;       /* that the disk has; the table may have more entries */
@@ -244,6 +245,8 @@ void vhd_space_poll(struct vhd *v); /* after I/O or a commit has completed */
 void vhd_space_trim_end(struct vhd *v);
 /* The file ends at `end` from now on: what is behind is no free space either. */
 void vhd_space_cut(struct vhd *v, uint64_t end);
+/* Forgets what is free; blocks while some of that is being punched. */
+int vhd_space_forget(struct vhd *v);
 /* The end of the last block in the file, or `least`; reads the whole
  * table. -EIO when a block is not in the file. */
 int vhd_space_used_end(struct vhd *v, uint64_t least, uint64_t *ret);
@@ -268,6 +271,10 @@ int vhd_footer_write(struct vhd *v, const struct vhd_disk_footer *f, uint64_t of
 
 int vhd_resize(struct disk *disk, uint64_t size, struct error *err);
 int vhd_set_parent_ref(struct disk *disk, const struct disk_parent *parent, struct error *err);
+
+/* --- vhd_compact.c --- */
+
+int vhd_compact(struct disk *disk, const struct disk_compact_options *options, struct error *err);
 
 /* --- vhd_io.c --- */
 

@@ -76,6 +76,50 @@ static int end_read(struct store *s, struct vhd_footers *f)
 	return r;
 }
 
+/* A fixed disk ends where its footer begins; others have a header where theirs says. */
+static bool fits(struct store *s, const struct vhd_disk_footer *f, uint64_t at)
+{
+	uint64_t offset = be64_get(f->data_offset);
+	be64 cookie;
+
+	if (be32_get(f->disk_type) == VHD_TYPE_FIXED)
+		return be64_get(f->current_size) == at;
+	return range_inside(offset, VHD_HEADER_SIZE, at) &&
+	       store_read(s, &cookie, sizeof(cookie), offset) >= 0 &&
+	       be64_get(cookie) == VHD_HEADER_COOKIE;
+}
+
+static int behind_find(struct store *s, struct vhd_footers *f)
+{
+	uint64_t least = s->size - MIN(s->size, VHD_BEHIND_MAX);
+
+	for (uint64_t at = round_down64(s->size, VHD_SECTOR); at >= least + VHD_FOOTER_SIZE;) {
+		struct vhd_disk_footer found;
+		int r;
+
+		at -= VHD_SECTOR;
+		r = store_read(s, &found, sizeof(found), at);
+		if (r < 0)
+			return r;
+		if (!range_inside(at, VHD_FOOTER_SIZE, s->size) || !vhd_footer_valid(&found) ||
+		    !fits(s, &found, at))
+			continue;
+		f->end = found;
+		f->end_valid = true;
+		f->end_at = at;
+		f->behind = s->size - at - VHD_FOOTER_SIZE;
+		return 0;
+	}
+	return 0;
+}
+
+bool vhd_footer_behind(struct store *s)
+{
+	struct vhd_footers f = { 0 };
+
+	return behind_find(s, &f) >= 0 && f.end_valid;
+}
+
 int vhd_footers_read(struct store *s, struct vhd_footers *ret, struct error *err)
 {
 	struct vhd_footers f = { 0 };
@@ -87,6 +131,8 @@ int vhd_footers_read(struct store *s, struct vhd_footers *ret, struct error *err
 		return error_errno(err, r, "cannot read the image");
 	/* In a fixed image the disk begins there. */
 	f.copy_valid = vhd_footer_valid(&f.copy) && be32_get(f.copy.disk_type) != VHD_TYPE_FIXED;
+	if (!f.end_valid && !f.copy_valid && behind_find(s, &f) < 0)
+		return error_set(err, -EIO, "cannot read the end of the image");
 	*ret = f;
 	return 0;
 }

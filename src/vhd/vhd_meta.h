@@ -24,8 +24,17 @@ struct vhd_footers {
 	bool end_valid, copy_valid;
 	uint64_t end_at; /* where the footer at the end lies or should lie */
 	bool end_short;  /* 511 bytes */
+	uint64_t behind; /* bytes that do not belong to the image follow the footer */
 };
+/*
+ * Where nothing stands at either end the footer is looked for in the last VHD_BEHIND_MAX bytes:
+ * something was appended to the image. It counts only when the rest of the file agrees with it,
+ * since a guest may have written such bytes.
+ */
+#define VHD_BEHIND_MAX (64 * KIB)
 int vhd_footers_read(struct store *s, struct vhd_footers *ret, struct error *err);
+/* Whether there is such a footer. */
+bool vhd_footer_behind(struct store *s);
 
 /* The disk's size as its creator counts it, in bytes. */
 uint64_t vhd_footer_size(const struct vhd_disk_footer *f);

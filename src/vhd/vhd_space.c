@@ -9,7 +9,7 @@
  * punch and the entry that no longer refers to it. The bitmap in front is not punched: until then
  * the block may come back by a power cut, and a dynamic image's bitmaps are full and stay so.
  *
- * Space that earlier sessions left unused is not searched for: that is the compactor's work.
+ * Space that earlier sessions left unused is not searched for: vhd_compact.c gives it back.
  */
 #include "vhd/vhd_internal.h"
 
@@ -166,6 +166,17 @@ void vhd_space_cut(struct vhd *v, uint64_t end)
 	extents_cut(v, &v->space.draining);
 	extents_cut(v, &v->space.punched);
 	extents_cut(v, &v->space.free);
+}
+
+int vhd_space_forget(struct vhd *v)
+{
+	int r = 0;
+
+	extents_free(&v->space.draining);
+	while (v->space.punching && r >= 0)
+		r = loop_once(v->disk.loop, -1);
+	vhd_space_deinit(v);
+	return r;
 }
 
 static int later_first(const void *a, const void *b)

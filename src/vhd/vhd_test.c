@@ -249,6 +249,209 @@ static void test_resize_child(void **state)
 	stack_end(&t);
 }
 
+/* --- compacting --- */
+
+static void compact_ok(struct disk *d, bool zeros)
+{
+	const struct disk_compact_options o = { .zeros = zeros };
+	struct error err = { 0 };
+
+	if (d->ops->compact(d, &o, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
+/* In the middle of a session, and at its start; what follows finds its space. */
+static void compact_run(struct stack *t, uint64_t block)
+{
+	for (unsigned i = 0; i < 6; i++) {
+		uint64_t before;
+
+		stack_open(t);
+		for (int n = 0; n < 150; n++)
+			model_step(&t->m, block);
+		model_settle(&t->m);
+		if (i % 2)
+			compact_ok(t->m.d, i % 3);
+		model_compare(&t->m);
+		for (int n = 0; n < 50; n++)
+			model_step(&t->m, block);
+		model_settle(&t->m);
+		vhdtest_close_ok(t->m.d);
+		before = t->stores[t->layers - 1]->size;
+		stack_open(t);
+		compact_ok(t->m.d, true);
+		vhdtest_close_ok(t->m.d);
+		assert_true(t->stores[t->layers - 1]->size <= before);
+		stack_open(t);
+		model_compare(&t->m);
+		vhdtest_close_ok(t->m.d);
+		assert_int_equal(vhdtest_damage_in(t->stores[t->layers - 1]), 0);
+	}
+}
+
+static void test_compact(void **state)
+{
+	const struct vhd_create_options o = {
+		.size = 9 * MIB + 512,
+		.block_size = 512 * KIB,
+		.kind = VHD_DYNAMIC,
+	};
+
+	(void)state;
+	for (unsigned seed = 1; seed <= 4; seed++) {
+		struct stack t = { .m = { .size = o.size, .sector = 512, .seed = seed },
+				   .layers = 1 };
+
+		t.stores[0] = vhdtest_new_store(256 * MIB, seed);
+		vhdtest_create_ok(t.stores[0], &o);
+		t.m.expect = calloc(1, o.size);
+		compact_run(&t, o.block_size);
+		child_add(&t, o.size - MIB, 512 * KIB);
+		compact_run(&t, 512 * KIB);
+		stack_end(&t);
+	}
+}
+
+/* Two of four blocks hold nothing: the file is as large as with two, and the last ones moved. */
+static void test_compact_gives_back(void **state)
+{
+	struct store *s = vhdtest_new_store(256 * MIB, 0), *two = vhdtest_new_store(256 * MIB, 0);
+	struct check_report report;
+	uint8_t b[512];
+	struct disk *d;
+
+	(void)state;
+	vhdtest_create_ok(s, &vhdtest_small);
+	vhdtest_create_ok(two, &vhdtest_small);
+	d = vhdtest_open_ok(s);
+	for (unsigned i = 0; i < 4; i++) {
+		memset(b, i % 2 ? 0 : 7, sizeof(b)); /* zeros that were written */
+		assert_int_equal(drive_write(d, b, 512, i * MIB, 0), 0);
+	}
+	vhdtest_close_ok(d);
+	d = vhdtest_open_ok(s);
+	compact_ok(d, true);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(drive_read(d, b, 512, i * MIB), 0);
+		assert_int_equal(b[100], i % 2 ? 0 : 7);
+	}
+	vhdtest_close_ok(d);
+	d = vhdtest_open_ok(two);
+	memset(b, 7, sizeof(b));
+	assert_int_equal(drive_write(d, b, 512, 0, 0), 0);
+	assert_int_equal(drive_write(d, b, 512, 2 * MIB, 0), 0);
+	vhdtest_close_ok(d);
+	assert_int_equal(s->size, two->size);
+	report = vhdtest_report_of(s);
+	assert_int_equal(report.blocks_present, 2);
+	assert_int_equal(report.counts[CHECK_WASTE], 0);
+	store_memory_free(s);
+	store_memory_free(two);
+}
+
+/* Zeros of a child hide what the parent has; a block without a marked sector hides nothing. */
+static void test_compact_child_keeps_zeros(void **state)
+{
+	const struct vhd_create_options o = { .size = 4 * MIB, .kind = VHD_DYNAMIC };
+	struct stack t = { .m = { .size = o.size, .sector = 512, .seed = 6 }, .layers = 1 };
+	uint8_t b[4096] = { 9 };
+	uint32_t entry;
+	be32 sector;
+
+	(void)state;
+	t.stores[0] = vhdtest_new_store(64 * MIB, 3);
+	vhdtest_create_ok(t.stores[0], &o);
+	t.m.expect = calloc(1, o.size);
+	stack_open(&t);
+	assert_int_equal(drive_write(t.m.d, b, 4096, 0, 0), 0);
+	assert_int_equal(drive_write(t.m.d, b, 4096, MIB, 0), 0);
+	vhdtest_close_ok(t.m.d);
+	child_add(&t, 4 * MIB, 512 * KIB);
+	stack_open(&t);
+	assert_int_equal(drive_zero(t.m.d, MIB, 0), 0);
+	assert_int_equal(drive_zero(t.m.d, 512 * KIB, MIB), 0);
+	vhdtest_close_ok(t.m.d);
+	assert_int_equal(store_read(t.stores[1], &entry, 4, 8192), 0);
+	memcpy(&sector, &entry, sizeof(sector));
+	memset(b, 0, sizeof(b));
+	vhdtest_put(t.stores[1], be32_get(sector) * UINT64_C(512), b, 512); /* its bitmap */
+	assert_int_equal(vhdtest_report_of(t.stores[1]).blocks_present, 3);
+	stack_open(&t);
+	compact_ok(t.m.d, true);
+	assert_int_equal(drive_read(t.m.d, b, 4096, MIB), 0);
+	assert_int_equal(b[0], 0);
+	assert_int_equal(drive_read(t.m.d, b, 4096, 0), 0);
+	assert_int_equal(b[0], 9);
+	vhdtest_close_ok(t.m.d);
+	assert_int_equal(vhdtest_report_of(t.stores[1]).blocks_present, 2);
+	stack_end(&t);
+}
+
+static bool stop_later(void *context, uint64_t done, uint64_t total)
+{
+	unsigned *left = context;
+
+	assert_true(done <= total);
+	return *left && (*left)--;
+}
+
+static void test_compact_stops(void **state)
+{
+	const struct vhd_create_options o = {
+		.size = 9 * MIB,
+		.block_size = 512 * KIB,
+		.kind = VHD_DYNAMIC,
+	};
+	struct stack t = { .m = { .size = o.size, .sector = 512, .seed = 8 }, .layers = 1 };
+
+	(void)state;
+	t.stores[0] = vhdtest_new_store(256 * MIB, 1);
+	vhdtest_create_ok(t.stores[0], &o);
+	t.m.expect = calloc(1, o.size);
+	for (unsigned i = 0; i < 40; i++) {
+		unsigned left = i;
+		const struct disk_compact_options co = { true, stop_later, &left };
+		struct error err = { 0 };
+		int r;
+
+		stack_open(&t);
+		for (int n = 0; n < 40; n++)
+			model_step(&t.m, o.block_size);
+		model_settle(&t.m);
+		r = t.m.d->ops->compact(t.m.d, &co, &err);
+		assert_true(!r || r == -ECANCELED);
+		model_compare(&t.m);
+		vhdtest_close_ok(t.m.d);
+		assert_int_equal(vhdtest_damage_in(t.stores[0]), 0);
+	}
+	stack_end(&t);
+}
+
+static void test_compact_refuses(void **state)
+{
+	const struct vhd_create_options o = { .size = MIB, .kind = VHD_FIXED };
+	const struct disk_compact_options co = { .zeros = true };
+	struct store *fixed = vhdtest_new_store(64 * MIB, 0), *s = vhdtest_small_image();
+	struct error err = { 0 };
+	struct disk *d;
+
+	(void)state;
+	vhdtest_create_ok(fixed, &o);
+	d = vhdtest_open_ok(fixed);
+	assert_int_equal(d->ops->compact(d, &co, &err), -ENOTSUP);
+	vhdtest_close_ok(d);
+	vhdtest_put32(s, 4096 + 4, 15 + 4); /* into block 0 */
+	d = vhdtest_open_ok(s);
+	assert_int_equal(d->ops->compact(d, &co, &err), -EUCLEAN);
+	vhdtest_close_ok(d);
+	store_memory_set_read_only(s, true);
+	d = vhdtest_open_ok(s);
+	assert_int_equal(d->ops->compact(d, &co, &err), -EROFS);
+	vhdtest_close_ok(d);
+	store_memory_free(fixed);
+	store_memory_free(s);
+}
+
 static void test_resize_refuses(void **state)
 {
 	static const uint64_t bad[] = { 0, 511, MIB + 1, 2040 * GIB + 512 };
@@ -795,6 +998,11 @@ int main(void)
 		cmocka_unit_test(test_resize),
 		cmocka_unit_test(test_resize_child),
 		cmocka_unit_test(test_resize_refuses),
+		cmocka_unit_test(test_compact),
+		cmocka_unit_test(test_compact_gives_back),
+		cmocka_unit_test(test_compact_child_keeps_zeros),
+		cmocka_unit_test(test_compact_stops),
+		cmocka_unit_test(test_compact_refuses),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_full_at_any_step),
 		cmocka_unit_test(test_failing_store),

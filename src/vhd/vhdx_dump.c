@@ -6,6 +6,7 @@
 #include "vhd/dump.h"
 
 #include "lib/cleanup.h"
+#include "vhd/dump_tell.h"
 #include "vhd/vhdx.h"
 #include "vhd/vhdx_log.h"
 
@@ -13,44 +14,6 @@
 #include <string.h>
 
 #define LOG_ENTRIES_MAX 4096u /* of the output */
-
-struct dump {
-	const struct dump_visitor *to;
-	struct store *s;
-	bool all_blocks;
-};
-
-static void begin(struct dump *d, const char *name, bool list)
-{
-	d->to->begin(d->to->context, name, list);
-}
-
-static void end(struct dump *d)
-{
-	d->to->end(d->to->context);
-}
-
-static void number(struct dump *d, const char *name, uint64_t value)
-{
-	d->to->number(d->to->context, name, value);
-}
-
-static void text(struct dump *d, const char *name, const char *value)
-{
-	d->to->text(d->to->context, name, value);
-}
-
-static void guid(struct dump *d, const char *name, const struct guid *g)
-{
-	char s[GUID_TEXT_SIZE];
-
-	text(d, name, guid_format(g, s));
-}
-
-static void failed(struct dump *d, const struct error *why)
-{
-	text(d, "damage", why->message);
-}
 
 /* --- identifier, headers --- */
 
@@ -69,10 +32,10 @@ static int dump_identifier(struct dump *d)
 			break;
 		creator[i] = c >= 32 && c < 127 ? (char)c : '?';
 	}
-	begin(d, "identifier", false);
-	text(d, "valid", le64_get(id.signature) == VHDX_FILE_ID_SIGNATURE ? "yes" : "no");
-	text(d, "creator", creator);
-	end(d);
+	dump_begin(d, "identifier", false);
+	dump_text(d, "valid", le64_get(id.signature) == VHDX_FILE_ID_SIGNATURE ? "yes" : "no");
+	dump_text(d, "creator", creator);
+	dump_end(d);
 	return 0;
 }
 
@@ -84,19 +47,19 @@ static int dump_header(struct dump *d, unsigned n)
 
 	if (r < 0)
 		return r;
-	begin(d, NULL, false);
-	number(d, "offset", VHDX_HEADER_OFFSET(n));
-	text(d, "valid", vhdx_header_decode(&h, &decoded) < 0 ? "no" : "yes");
-	number(d, "checksum", le32_get(h.checksum));
-	number(d, "sequence_number", le64_get(h.sequence_number));
-	guid(d, "file_write_guid", &h.file_write_guid);
-	guid(d, "data_write_guid", &h.data_write_guid);
-	guid(d, "log_guid", &h.log_guid);
-	number(d, "log_version", le16_get(h.log_version));
-	number(d, "version", le16_get(h.version));
-	number(d, "log_length", le32_get(h.log_length));
-	number(d, "log_offset", le64_get(h.log_offset));
-	end(d);
+	dump_begin(d, NULL, false);
+	dump_number(d, "offset", VHDX_HEADER_OFFSET(n));
+	dump_text(d, "valid", vhdx_header_decode(&h, &decoded) < 0 ? "no" : "yes");
+	dump_number(d, "checksum", le32_get(h.checksum));
+	dump_number(d, "sequence_number", le64_get(h.sequence_number));
+	dump_guid(d, "file_write_guid", &h.file_write_guid);
+	dump_guid(d, "data_write_guid", &h.data_write_guid);
+	dump_guid(d, "log_guid", &h.log_guid);
+	dump_number(d, "log_version", le16_get(h.log_version));
+	dump_number(d, "version", le16_get(h.version));
+	dump_number(d, "log_length", le32_get(h.log_length));
+	dump_number(d, "log_offset", le64_get(h.log_offset));
+	dump_end(d);
 	return 0;
 }
 
@@ -104,10 +67,10 @@ static int dump_headers(struct dump *d)
 {
 	int r = 0;
 
-	begin(d, "headers", true);
+	dump_begin(d, "headers", true);
 	for (unsigned n = 0; n < 2 && r >= 0; n++)
 		r = dump_header(d, n);
-	end(d);
+	dump_end(d);
 	return r;
 }
 
@@ -115,21 +78,21 @@ static int dump_headers(struct dump *d)
 
 static void dump_entries(struct dump *d, const struct vhdx_log *log)
 {
-	begin(d, "entries", true);
+	dump_begin(d, "entries", true);
 	for (size_t i = 0; i < MIN(log->count, LOG_ENTRIES_MAX); i++) {
 		const struct vhdx_log_entry *e = &log->entries[i];
 
-		begin(d, NULL, false);
-		number(d, "sequence_number", e->sequence);
-		number(d, "offset_in_log", (uint64_t)e->start * VHDX_SECTOR);
-		number(d, "length", (uint64_t)e->sectors * VHDX_SECTOR);
-		number(d, "tail", (uint64_t)e->tail * VHDX_SECTOR);
-		number(d, "descriptors", e->descriptors);
-		number(d, "flushed_file_offset", e->flushed_size);
-		number(d, "last_file_offset", e->last_size);
-		end(d);
+		dump_begin(d, NULL, false);
+		dump_number(d, "sequence_number", e->sequence);
+		dump_number(d, "offset_in_log", (uint64_t)e->start * VHDX_SECTOR);
+		dump_number(d, "length", (uint64_t)e->sectors * VHDX_SECTOR);
+		dump_number(d, "tail", (uint64_t)e->tail * VHDX_SECTOR);
+		dump_number(d, "descriptors", e->descriptors);
+		dump_number(d, "flushed_file_offset", e->flushed_size);
+		dump_number(d, "last_file_offset", e->last_size);
+		dump_end(d);
 	}
-	end(d);
+	dump_end(d);
 }
 
 static void dump_log(struct dump *d)
@@ -139,23 +102,23 @@ static void dump_log(struct dump *d)
 	struct vhdx_log log;
 	unsigned slot, valid;
 
-	begin(d, "log", false);
+	dump_begin(d, "log", false);
 	if (vhdx_header_read(d->s, &h, &slot, &valid, &why) < 0) {
-		failed(d, &why);
+		dump_damage(d, &why);
 	} else if (guid_is_zero(&h.log)) {
-		number(d, "current_header", slot + 1);
-		text(d, "state", "empty");
+		dump_number(d, "current_header", slot + 1);
+		dump_text(d, "state", "empty");
 	} else {
-		number(d, "current_header", slot + 1);
-		text(d, "state", "in use");
+		dump_number(d, "current_header", slot + 1);
+		dump_text(d, "state", "in use");
 		if (vhdx_log_read(d->s, &h, &log, &why) < 0) {
-			failed(d, &why);
+			dump_damage(d, &why);
 		} else {
 			dump_entries(d, &log);
 			vhdx_log_deinit(&log);
 		}
 	}
-	end(d);
+	dump_end(d);
 }
 
 /* --- tables --- */
@@ -179,10 +142,10 @@ static const struct {
 
 static void named_guid(struct dump *d, const struct guid *g)
 {
-	guid(d, "guid", g);
+	dump_guid(d, "guid", g);
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (guid_equal(&known[i].guid, g))
-			text(d, "name", known[i].name);
+			dump_text(d, "name", known[i].name);
 }
 
 static void dump_region_entries(struct dump *d, const void *bytes)
@@ -190,16 +153,16 @@ static void dump_region_entries(struct dump *d, const void *bytes)
 	const struct vhdx_region_header *h = bytes;
 	const struct vhdx_region_entry *e = (const void *)((const uint8_t *)bytes + 16);
 
-	begin(d, "entries", true);
+	dump_begin(d, "entries", true);
 	for (uint32_t i = 0; i < MIN(le32_get(h->entry_count), VHDX_ENTRIES_MAX); i++) {
-		begin(d, NULL, false);
+		dump_begin(d, NULL, false);
 		named_guid(d, &e[i].guid);
-		number(d, "file_offset", le64_get(e[i].file_offset));
-		number(d, "length", le32_get(e[i].length));
-		number(d, "required", le32_get(e[i].required));
-		end(d);
+		dump_number(d, "file_offset", le64_get(e[i].file_offset));
+		dump_number(d, "length", le32_get(e[i].length));
+		dump_number(d, "required", le32_get(e[i].required));
+		dump_end(d);
 	}
-	end(d);
+	dump_end(d);
 }
 
 static int dump_regions(struct dump *d)
@@ -207,7 +170,7 @@ static int dump_regions(struct dump *d)
 	_cleanup_free_ void *bytes = malloc(VHDX_REGION_SIZE);
 	int r = bytes ? 0 : -ENOMEM;
 
-	begin(d, "region_tables", true);
+	dump_begin(d, "region_tables", true);
 	for (unsigned n = 0; n < 2 && r >= 0; n++) {
 		struct error why = { 0 };
 		struct vhdx_regions regions;
@@ -215,16 +178,16 @@ static int dump_regions(struct dump *d)
 		r = store_read(d->s, bytes, VHDX_REGION_SIZE, VHDX_REGION_OFFSET(n));
 		if (r < 0)
 			break;
-		begin(d, NULL, false);
-		number(d, "offset", VHDX_REGION_OFFSET(n));
+		dump_begin(d, NULL, false);
+		dump_number(d, "offset", VHDX_REGION_OFFSET(n));
 		if (vhdx_regions_decode(bytes, &regions, &why) < 0)
-			failed(d, &why);
+			dump_damage(d, &why);
 		if (le32_get(((struct vhdx_region_header *)bytes)->signature) ==
 		    VHDX_REGION_SIGNATURE)
 			dump_region_entries(d, bytes);
-		end(d);
+		dump_end(d);
 	}
-	end(d);
+	dump_end(d);
 	return r;
 }
 
@@ -237,32 +200,32 @@ static int dump_items(struct dump *d, const struct vhdx_region *metadata)
 
 	if (r < 0 || le64_get(h->signature) != VHDX_METADATA_SIGNATURE)
 		return r;
-	begin(d, "items", true);
+	dump_begin(d, "items", true);
 	for (unsigned i = 0; i < MIN(le16_get(h->entry_count), VHDX_ENTRIES_MAX); i++) {
 		uint32_t flags = le32_get(e[i].flags);
 
-		begin(d, NULL, false);
+		dump_begin(d, NULL, false);
 		named_guid(d, &e[i].item);
-		number(d, "offset", le32_get(e[i].offset));
-		number(d, "length", le32_get(e[i].length));
-		number(d, "user", !!(flags & VHDX_META_IS_USER));
-		number(d, "virtual_disk", !!(flags & VHDX_META_IS_VIRTUAL_DISK));
-		number(d, "required", !!(flags & VHDX_META_IS_REQUIRED));
-		end(d);
+		dump_number(d, "offset", le32_get(e[i].offset));
+		dump_number(d, "length", le32_get(e[i].length));
+		dump_number(d, "user", !!(flags & VHDX_META_IS_USER));
+		dump_number(d, "virtual_disk", !!(flags & VHDX_META_IS_VIRTUAL_DISK));
+		dump_number(d, "required", !!(flags & VHDX_META_IS_REQUIRED));
+		dump_end(d);
 	}
-	end(d);
+	dump_end(d);
 	return 0;
 }
 
 static void dump_params(struct dump *d, const struct vhdx_params *p)
 {
-	number(d, "block_size", p->block_size);
-	number(d, "leave_blocks_allocated", p->leave_allocated);
-	number(d, "has_parent", p->has_parent);
-	number(d, "virtual_disk_size", p->size);
-	guid(d, "virtual_disk_id", &p->id);
-	number(d, "logical_sector_size", p->logical_sector);
-	number(d, "physical_sector_size", p->physical_sector);
+	dump_number(d, "block_size", p->block_size);
+	dump_number(d, "leave_blocks_allocated", p->leave_allocated);
+	dump_number(d, "has_parent", p->has_parent);
+	dump_number(d, "virtual_disk_size", p->size);
+	dump_guid(d, "virtual_disk_id", &p->id);
+	dump_number(d, "logical_sector_size", p->logical_sector);
+	dump_number(d, "physical_sector_size", p->physical_sector);
 }
 
 static void dump_locator(struct dump *d, const struct vhdx_region *metadata)
@@ -270,22 +233,22 @@ static void dump_locator(struct dump *d, const struct vhdx_region *metadata)
 	struct error why = { 0 };
 	struct disk_parent parent;
 
-	begin(d, "parent_locator", false);
+	dump_begin(d, "parent_locator", false);
 	if (vhdx_locator_read(d->s, metadata, &parent, &why) < 0) {
-		failed(d, &why);
+		dump_damage(d, &why);
 	} else {
-		guid(d, "parent_linkage", &parent.id);
+		dump_guid(d, "parent_linkage", &parent.id);
 		if (!guid_is_zero(&parent.id2))
-			guid(d, "parent_linkage2", &parent.id2);
+			dump_guid(d, "parent_linkage2", &parent.id2);
 		if (parent.relative)
-			text(d, "relative_path", parent.relative);
+			dump_text(d, "relative_path", parent.relative);
 		if (parent.volume)
-			text(d, "volume_path", parent.volume);
+			dump_text(d, "volume_path", parent.volume);
 		if (parent.absolute)
-			text(d, "absolute_win32_path", parent.absolute);
+			dump_text(d, "absolute_win32_path", parent.absolute);
 		disk_parent_deinit(&parent);
 	}
-	end(d);
+	dump_end(d);
 }
 
 /* --- block allocation table --- */
@@ -306,13 +269,13 @@ static void dump_bat_entry(struct dump *d, const struct vhdx_params *p, uint64_t
 		sum->states[VHDX_BAT_STATE(e)]++;
 	if (!e || !d->all_blocks)
 		return;
-	begin(d, NULL, false);
-	number(d, bitmap ? "bitmap" : "block", bitmap ? chunk : index - chunk);
-	number(d, "state", VHDX_BAT_STATE(e));
-	number(d, "file_offset", VHDX_BAT_OFFSET(e));
+	dump_begin(d, NULL, false);
+	dump_number(d, bitmap ? "bitmap" : "block", bitmap ? chunk : index - chunk);
+	dump_number(d, "state", VHDX_BAT_STATE(e));
+	dump_number(d, "file_offset", VHDX_BAT_OFFSET(e));
 	if (VHDX_BAT_RESERVED(e))
-		number(d, "reserved", VHDX_BAT_RESERVED(e));
-	end(d);
+		dump_number(d, "reserved", VHDX_BAT_RESERVED(e));
+	dump_end(d);
 }
 
 /* Holes of the file are "not present" everywhere, and a table may be large. */
@@ -355,22 +318,22 @@ static int dump_bat(struct dump *d, const struct vhdx_params *p, const struct vh
 	uint64_t told = 0;
 	int r;
 
-	begin(d, "block_allocation_table", false);
-	number(d, "entries_needed", vhdx_bat_count(p));
-	number(d, "chunk_ratio", vhdx_chunk_ratio(p));
+	dump_begin(d, "block_allocation_table", false);
+	dump_number(d, "entries_needed", vhdx_bat_count(p));
+	dump_number(d, "chunk_ratio", vhdx_chunk_ratio(p));
 	if (d->all_blocks)
-		begin(d, "entries", true);
+		dump_begin(d, "entries", true);
 	r = scan_bat(d, p, bat, &sum);
 	if (d->all_blocks)
-		end(d);
+		dump_end(d);
 	for (unsigned i = 1; i < ARRAY_SIZE(names); i++)
 		told += sum.states[i];
 	sum.states[0] = vhdx_block_count(p) - told;
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
 		if (sum.states[i] || !(i == 4 || i == 5))
-			number(d, names[i], sum.states[i]);
-	number(d, "sector_bitmaps", sum.bitmaps);
-	end(d);
+			dump_number(d, names[i], sum.states[i]);
+	dump_number(d, "sector_bitmaps", sum.bitmaps);
+	dump_end(d);
 	return r;
 }
 
@@ -384,18 +347,18 @@ static int dump_content(struct dump *d)
 
 	if (vhdx_regions_read(d->s, &regions, &valid, &why) < 0)
 		return 0; /* said already */
-	begin(d, "metadata", false);
+	dump_begin(d, "metadata", false);
 	r = dump_items(d, &regions.metadata);
 	if (r >= 0 && vhdx_params_read(d->s, &regions.metadata, &p, &why) < 0) {
-		failed(d, &why);
-		end(d);
+		dump_damage(d, &why);
+		dump_end(d);
 		return 0;
 	}
 	if (r >= 0)
 		dump_params(d, &p);
 	if (r >= 0 && p.has_parent)
 		dump_locator(d, &regions.metadata);
-	end(d);
+	dump_end(d);
 	return r < 0 ? r : dump_bat(d, &p, &regions.bat);
 }
 
@@ -405,7 +368,7 @@ int vhdx_dump(struct store *store, const struct dump_visitor *to, bool all_block
 	struct dump d = { .to = to, .s = store, .all_blocks = all_blocks };
 	int r;
 
-	number(&d, "file_size", store->size);
+	dump_number(&d, "file_size", store->size);
 	r = dump_identifier(&d);
 	if (r >= 0)
 		r = dump_headers(&d);

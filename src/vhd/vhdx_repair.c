@@ -9,12 +9,11 @@
 #include "vhd/repair.h"
 
 #include "lib/cleanup.h"
+#include "vhd/repair_tell.h"
 #include "vhd/vhdx.h"
 #include "vhd/vhdx_log.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #define SCAN_MAX   (64 * GIB) /* of the file, for tables: they lie before the blocks */
@@ -23,7 +22,7 @@
 
 struct repair {
 	struct store *s;
-	struct repair_report *report;
+	struct repair_tell tell;
 	struct vhdx_header header;
 	struct vhdx_regions regions;
 	struct vhdx_params params;
@@ -31,38 +30,7 @@ struct repair {
 	uint64_t size;   /* of the file before the repair */
 	uint64_t extent; /* of the file after it */
 	uint8_t *used;   /* a bit for each MiB of the file */
-	bool changed;
 };
-
-static void found(struct repair *r, enum repair_kind kind, const char *format, ...) _printf_(3, 4);
-
-static void found(struct repair *r, enum repair_kind kind, const char *format, ...)
-{
-	char text[512];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(text, sizeof(text), format, ap);
-	va_end(ap);
-	r->report->counts[kind]++;
-	r->changed = true;
-	r->report->found(r->report, kind, 0, 0, text);
-}
-
-static void lost(struct repair *r, uint64_t offset, uint64_t length, const char *why)
-{
-	char text[512];
-
-	if (offset >= r->params.size)
-		return;
-	length = MIN(length, r->params.size - offset);
-	snprintf(text, sizeof(text), "bytes %llu to %llu of the disk are lost: %s",
-		 (unsigned long long)offset, (unsigned long long)(offset + length - 1), why);
-	r->report->counts[REPAIR_LOST]++;
-	r->report->lost += length;
-	r->changed = true;
-	r->report->found(r->report, REPAIR_LOST, offset, length, text);
-}
 
 /* --- header and log --- */
 
@@ -94,18 +62,20 @@ static int header_find(struct repair *r, struct error *err)
 		r->headers_valid |= BIT(n);
 	}
 	if (r->headers_valid == 1 || r->headers_valid == 2)
-		found(r, REPAIR_MENDED, "header %u is written again from the other one",
-		      r->headers_valid == 1 ? 2 : 1);
+		repair_found(&r->tell, REPAIR_MENDED,
+			     "header %u is written again from the other one",
+			     r->headers_valid == 1 ? 2 : 1);
 	if (!r->headers_valid) {
 		r->header = (struct vhdx_header){ .data_write = guid_random() };
-		found(r, REPAIR_RISK,
-		      "both headers are damaged: new ones are made; an unfinished log is given up, "
-		      "and differencing images over this one need `vhd rebase`");
+		repair_found(&r->tell, REPAIR_RISK,
+			     "both headers are damaged: new ones are made; an unfinished log is "
+			     "given up, "
+			     "and differencing images over this one need `vhd rebase`");
 	}
 	if (r->header.sequence >= UINT64_MAX - 8) {
 		r->header.sequence = 0;
 		r->headers_valid = 0;
-		found(r, REPAIR_MENDED, "the headers' sequence starts again");
+		repair_found(&r->tell, REPAIR_MENDED, "the headers' sequence starts again");
 	}
 	return 0;
 }
@@ -119,17 +89,19 @@ static int log_finish(struct repair *r, struct error *err)
 	if (guid_is_zero(&r->header.log))
 		return 0;
 	if (!log_inside(r)) {
-		found(r, REPAIR_RISK,
-		      "the log lies outside the file and is given up: what was written last may be "
-		      "lost");
+		repair_found(&r->tell, REPAIR_RISK,
+			     "the log lies outside the file and is given up: what was written last "
+			     "may be "
+			     "lost");
 		return 0;
 	}
 	e = vhdx_log_read(r->s, &r->header, &log, &why);
 	if (e == -ENOMEM)
 		return error_set(err, e, "out of memory");
 	if (e < 0) {
-		found(r, REPAIR_RISK, "the log is given up (%s): what was written last may be lost",
-		      why.message);
+		repair_found(&r->tell, REPAIR_RISK,
+			     "the log is given up (%s): what was written last may be lost",
+			     why.message);
 		return 0;
 	}
 	e = vhdx_log_replay(&log, &r->header, r->s, err);
@@ -137,7 +109,8 @@ static int log_finish(struct repair *r, struct error *err)
 	if (e < 0)
 		return e;
 	r->size = r->s->size;
-	found(r, REPAIR_MENDED, "the log was complete; its changes are in the image now");
+	repair_found(&r->tell, REPAIR_MENDED,
+		     "the log was complete; its changes are in the image now");
 	return 0;
 }
 
@@ -223,11 +196,13 @@ static int bat_scan_places(struct repair *r, struct error *err)
 		return error_set(err, -EINVAL,
 				 "both region tables are damaged and no block allocation table was "
 				 "found: where the disk's blocks lie is unknown");
-	found(r, REPAIR_RISK,
-	      "the region table is made anew: metadata at %llu MiB, block allocation table at %llu "
-	      "MiB with %lld blocks, by what they look like; compare the result with what you know",
-	      (unsigned long long)(r->regions.metadata.offset / MIB),
-	      (unsigned long long)(r->regions.bat.offset / MIB), (long long)best);
+	repair_found(&r->tell, REPAIR_RISK,
+		     "the region table is made anew: metadata at %llu MiB, block allocation table "
+		     "at %llu "
+		     "MiB with %lld blocks, by what they look like; compare the result with what "
+		     "you know",
+		     (unsigned long long)(r->regions.metadata.offset / MIB),
+		     (unsigned long long)(r->regions.bat.offset / MIB), (long long)best);
 	return 0;
 }
 
@@ -243,8 +218,9 @@ static int regions_find(struct repair *r, struct error *err)
 		return e < 0 ? e : bat_scan_places(r, err);
 	}
 	if (r->regions_valid != 3)
-		found(r, REPAIR_MENDED, "region table %u is written again from the other one",
-		      r->regions_valid == 1 ? 2 : 1);
+		repair_found(&r->tell, REPAIR_MENDED,
+			     "region table %u is written again from the other one",
+			     r->regions_valid == 1 ? 2 : 1);
 	if (!range_inside(r->regions.metadata.offset, r->regions.metadata.length, r->size))
 		return error_set(err, -EINVAL,
 				 "the file ends at byte %llu, before its metadata at %llu: too "
@@ -260,6 +236,7 @@ static int regions_settle(struct repair *r, struct error *err)
 	const struct vhdx_region *bat = &r->regions.bat, *metadata = &r->regions.metadata;
 	uint64_t first;
 
+	r->tell.disk_size = r->params.size;
 	if (overlap(bat, metadata))
 		return error_set(err, -EINVAL, "metadata and block allocation table overlap");
 	if (bat->length < vhdx_bat_count(&r->params) * 8)
@@ -272,10 +249,11 @@ static int regions_settle(struct repair *r, struct error *err)
 	first -= first / (vhdx_chunk_ratio(&r->params) + 1);
 	r->extent = MAX(r->extent, bat->offset + bat->length);
 	if (first < vhdx_block_count(&r->params))
-		lost(r, first * r->params.block_size, r->params.size,
-		     "the file ends inside its block allocation table");
+		repair_lost(&r->tell, first * r->params.block_size, r->params.size,
+			    "the file ends inside its block allocation table");
 	else
-		found(r, REPAIR_MENDED, "the file gets the rest of its block allocation table");
+		repair_found(&r->tell, REPAIR_MENDED,
+			     "the file gets the rest of its block allocation table");
 	return 0;
 }
 
@@ -326,8 +304,8 @@ static void log_place(struct repair *r, bool settled)
 		h->log_offset = round_up64(MAX(r->size, r->extent), MIB);
 		h->log_length = (uint32_t)MIB;
 		r->extent = h->log_offset + MIB;
-		found(r, REPAIR_MENDED, "the log has a new place at %llu MiB",
-		      (unsigned long long)(h->log_offset / MIB));
+		repair_found(&r->tell, REPAIR_MENDED, "the log has a new place at %llu MiB",
+			     (unsigned long long)(h->log_offset / MIB));
 	}
 }
 
@@ -339,27 +317,29 @@ static bool block_keep(struct repair *r, uint64_t block, uint64_t e, bool bitmap
 	unsigned state = VHDX_BAT_STATE(e);
 
 	if (state == 4 || (state == VHDX_BLOCK_PARTIALLY_PRESENT && !r->params.has_parent)) {
-		lost(r, at, size, "its block is in a state that this image cannot have");
+		repair_lost(&r->tell, at, size,
+			    "its block is in a state that this image cannot have");
 		return false;
 	}
 	if (state < VHDX_BLOCK_FULLY_PRESENT)
 		return true;
 	if (offset < VHDX_OBJECT_ALIGN || offset >= r->size) {
-		lost(r, at, size, "its block lies outside the file");
+		repair_lost(&r->tell, at, size, "its block lies outside the file");
 		return false;
 	}
 	if (state == VHDX_BLOCK_PARTIALLY_PRESENT && !bitmap_there) {
-		lost(r, at, size, "which of its sectors are in this image is not known any more");
+		repair_lost(&r->tell, at, size,
+			    "which of its sectors are in this image is not known any more");
 		return false;
 	}
 	if (!space_use(r, offset, size)) {
-		lost(r, at, size, "its block lies where something else is");
+		repair_lost(&r->tell, at, size, "its block lies where something else is");
 		return false;
 	}
 	if (!range_inside(offset, size, r->size)) {
 		if (r->size - offset < MIN(size, r->params.size - at))
-			lost(r, at + (r->size - offset), size - (r->size - offset),
-			     "the file ends inside its block");
+			repair_lost(&r->tell, at + (r->size - offset), size - (r->size - offset),
+				    "the file ends inside its block");
 		r->extent = MAX(r->extent, offset + size);
 	}
 	return true;
@@ -374,7 +354,8 @@ static bool bitmap_keep(struct repair *r, uint64_t chunk, uint64_t e)
 	if (VHDX_BAT_STATE(e) == VHDX_BLOCK_FULLY_PRESENT && offset >= VHDX_OBJECT_ALIGN &&
 	    range_inside(offset, MIB, r->size) && space_use(r, offset, MIB))
 		return true;
-	found(r, REPAIR_RISK, "the sector bitmap of chunk %llu is lost", (unsigned long long)chunk);
+	repair_found(&r->tell, REPAIR_RISK, "the sector bitmap of chunk %llu is lost",
+		     (unsigned long long)chunk);
 	return false;
 }
 
@@ -483,8 +464,22 @@ static int identifier_write(struct repair *r)
 
 	if (n < 0 || le64_get(there) == VHDX_FILE_ID_SIGNATURE)
 		return n;
-	found(r, REPAIR_MENDED, "the file's first bytes say again that it is a VHDX");
+	repair_found(&r->tell, REPAIR_MENDED, "the file's first bytes say again that it is a VHDX");
 	return store_write(r->s, &signature, sizeof(signature), 0);
+}
+
+/* The locator is metadata: it has no copy, and without it the image cannot be opened. */
+static int locator_check(struct repair *r, struct error *err)
+{
+	struct disk_parent parent;
+	int n;
+
+	if (!r->params.has_parent)
+		return 0;
+	n = vhdx_locator_read(r->s, &r->regions.metadata, &parent, err);
+	if (n >= 0)
+		disk_parent_deinit(&parent);
+	return n;
 }
 
 static int find_all(struct repair *r, struct error *err)
@@ -503,6 +498,8 @@ static int find_all(struct repair *r, struct error *err)
 		n = regions_find(r, err);
 	if (n >= 0)
 		n = regions_settle(r, err);
+	if (n >= 0)
+		n = locator_check(r, err);
 	return n < 0 ? n : space_init(r, err);
 }
 
@@ -517,7 +514,7 @@ static int mend(struct repair *r)
 	log_place(r, true);
 	if (n >= 0)
 		n = identifier_write(r);
-	if (n < 0 || !r->changed)
+	if (n < 0 || !r->tell.changed)
 		return n;
 	r->extent = round_up64(MAX(r->extent, r->s->size), MIB);
 	if (r->extent > r->s->size)
@@ -529,7 +526,7 @@ static int mend(struct repair *r)
 
 int vhdx_repair(struct store *store, struct repair_report *report, struct error *err)
 {
-	struct repair r = { .s = store, .report = report, .size = store->size };
+	struct repair r = { .s = store, .tell = { .report = report }, .size = store->size };
 	int n = find_all(&r, err);
 
 	if (n >= 0) {

@@ -21,7 +21,7 @@ static struct {
 
 static const struct tool_option table[] = {
 	{ "json", TOOL_FLAG, &o.json, NULL, "print JSON" },
-	{ "repair", TOOL_FLAG, &o.repair, NULL, "make a good image of a damaged VHDX" },
+	{ "repair", TOOL_FLAG, &o.repair, NULL, "make a good image of a damaged one" },
 	{ "output", TOOL_FILE, &o.output, "FILE", "the repaired copy" },
 	{ "in-place", TOOL_FLAG, &o.in_place, NULL, "repair the image itself" },
 	{ "force", TOOL_FLAG, &o.force, NULL, "replace the --output if it exists" },

@@ -156,6 +156,34 @@ for size in 0 1 511 65536 1000000 1048576 2500000; do
 done
 want 2 '--output FILE' check disk.vhdx --repair
 
+echo '# VHD'
+want 0 '' convert disk.raw disk.vhd
+want 0 'present *[1-9]' dump disk.vhd
+want 0 '"file_offset"' dump disk.vhd --bat --json
+want 0 '' compact disk.vhd --zeros
+want 0 'hold the same' compare disk.vhd disk.raw
+# repaired_vhd STATUS WORDS: bad.vhd becomes one that passes the check.
+repaired_vhd() {
+	want "$1" "$2" check bad.vhd --repair --output repaired.vhd --force
+	want 0 '^repaired.vhd: 0 damaged' check repaired.vhd
+}
+cp disk.vhd bad.vhd
+repaired_vhd 0 '0 mended, 0 risks, 0 ranges'
+poke bad.vhd 0 XXXXXXXX
+repaired_vhd 0 'copy of the footer at the start'
+truncate -s -512 bad.vhd
+want 3 'neither of its footers' check bad.vhd
+repaired_vhd 3 'both footers are damaged'
+want 0 'hold the same' compare repaired.vhd disk.raw --allow-size
+truncate -s -1M bad.vhd
+repaired_vhd 3 'bytes .* of the disk are lost'
+want 0 '' convert disk.raw bad.vhd --fixed --force
+echo garbage >>bad.vhd
+want 0 'format *vhd' info bad.vhd
+want 1 'check --repair' resize bad.vhd 64M
+repaired_vhd 0 'cut off'
+want 0 'hold the same' compare repaired.vhd disk.raw
+
 echo '# what is refused'
 want 1 'cannot open "missing"' info missing
 want 1 'missing' convert missing new.vhdx
