@@ -68,13 +68,13 @@ static uint64_t file_now(struct track_image *image)
 static int file_look(struct track_image *image, bool last, struct track_tie *ret)
 {
 	int fd = container_of(image, struct file_image, image)->fd;
-	struct timespec tick;
+	/* The longest tick of Linux (100 Hz). */
+	const struct timespec tick = { .tv_nsec = 10000000 };
 	int r = tie_of(fd, ret);
 
 	for (int i = 0; last && r >= 0 && i < 3; i++) {
 		if (MAX(ret->modified, ret->changed) < file_now(image))
 			break;
-		clock_getres(CLOCK_REALTIME_COARSE, &tick);
 		nanosleep(&tick, NULL);
 	}
 	return r;
