@@ -32,6 +32,7 @@ struct partita_vhd_error {
 	(1u << 0)                    /* nothing in the file changes; a log is replayed in memory */
 #define PARTITA_VHD_DIRECT (1u << 1) /* past the page cache where the file system can */
 #define PARTITA_VHD_ALONE  (1u << 2) /* a differencing image without its parents: for its info */
+#define PARTITA_VHD_TRACK  (1u << 3) /* to ask what changed; -ENOENT when that is not tracked */
 
 struct partita_vhd_info {
 	char format[8]; /* "raw", "vhd" or "vhdx" */
@@ -87,6 +88,40 @@ int partita_vhd_extent(struct partita_vhd *vhd, uint64_t offset, enum partita_vh
 
 /* Changes the size of the disk in one durable step. What lies beyond a smaller one is lost. */
 int partita_vhd_resize(struct partita_vhd *vhd, uint64_t size, struct partita_vhd_error *err);
+
+/*
+ * What has changed since a point in time, for backups. It is kept in PATH.track while the image is
+ * opened for writing by its path through this library, `vhd` or a virtual machine of Partita.
+ * Nothing is missed, also when the power fails; more than what has changed may be reported.
+ */
+struct partita_vhd_point {
+	uint8_t id[16];
+	uint64_t time; /* ns since 1970 */
+	int lost;      /* everything may have changed since */
+};
+#define PARTITA_VHD_POINTS_MAX 32
+
+/* Begins, with a first point; nobody may have the image open. -EEXIST: it is tracked already. */
+int partita_vhd_track_enable(const char *path, const char *const *search, uint8_t ret_id[16],
+			     struct partita_vhd_error *err);
+/* Ends, and deletes the file; -ENOENT: it is not tracked. */
+int partita_vhd_track_disable(const char *path, struct partita_vhd_error *err);
+/* A new point; later writes count as changes since. -ENOTTY: the image is not tracked. */
+int partita_vhd_track_point(struct partita_vhd *vhd, uint8_t ret_id[16],
+			    struct partita_vhd_error *err);
+int partita_vhd_track_drop(struct partita_vhd *vhd, const uint8_t id[16],
+			   struct partita_vhd_error *err);
+/* Oldest first. *ret_count = how many there are; `room` of them at most are in `points`. */
+int partita_vhd_track_list(struct partita_vhd *vhd, struct partita_vhd_point *points, unsigned room,
+			   unsigned *ret_count, struct partita_vhd_error *err);
+/*
+ * Calls `changed` for each stretch of offset..offset+n that may have changed since the point; a
+ * result other than 0 ends it and is returned. It may not use the handle. -ENOENT: there is no such
+ * point; -ESTALE: everything may have changed.
+ */
+int partita_vhd_track_query(struct partita_vhd *vhd, const uint8_t id[16], uint64_t offset,
+			    uint64_t n, int (*changed)(void *context, uint64_t offset, uint64_t n),
+			    void *context, struct partita_vhd_error *err);
 
 /* Makes a new image; -EEXIST when there is a file of that name. A failure leaves none. */
 int partita_vhd_create(const char *path, const struct partita_vhd_create_options *options,

@@ -8,6 +8,7 @@
 #include "lib/cleanup.h"
 #include "vhd/chain.h"
 #include "vhd/disk_drive.h"
+#include "vhd/track.h"
 #include "vhd/vhdx.h"
 
 #include <errno.h>
@@ -65,6 +66,7 @@ int partita_vhd_open(const char *path, unsigned flags, const char *const *search
 		.alone = flags & PARTITA_VHD_ALONE,
 		.follow = !(flags & PARTITA_VHD_ALONE),
 		.search = search,
+		.tracking = flags & PARTITA_VHD_TRACK ? DISK_TRACK_ASK : DISK_TRACK_WRITES,
 	};
 	struct partita_vhd *vhd = calloc(1, sizeof(*vhd));
 	struct error why = { 0 };
@@ -189,6 +191,132 @@ int partita_vhd_resize(struct partita_vhd *vhd, uint64_t size, struct partita_vh
 		r = vhd->disk->ops->resize(vhd->disk, size, &why);
 	else
 		r = error_set(&why, -ENOTSUP, "%s images keep their size", vhd->disk->ops->name);
+	return tell(err, r, &why);
+}
+
+/* --- tracking changes --- */
+
+_Static_assert(PARTITA_VHD_POINTS_MAX == TRACK_POINTS_MAX, "the header says so");
+
+static int tracked(struct partita_vhd *vhd, struct track **ret, struct error *err)
+{
+	*ret = track_of(vhd->disk);
+	return *ret ? 0 : error_set(err, -ENOTTY, "the image was not opened to track its changes");
+}
+
+int partita_vhd_track_enable(const char *path, const char *const *search, uint8_t ret_id[16],
+			     struct partita_vhd_error *err)
+{
+	const struct disk_open_options o = { .follow = true,
+					     .search = search,
+					     .tracking = DISK_TRACK_CREATE };
+	struct error why = { 0 };
+	struct loop *loop;
+	struct disk *disk;
+	struct guid id;
+	int r = loop_new(64, &loop, &why), closed;
+
+	if (r < 0)
+		return tell(err, r, &why);
+	r = open_disk(loop, path, &o, &disk, &why);
+	if (r >= 0) {
+		r = track_point(track_of(disk), &id, &why);
+		closed = disk_close(disk, r < 0 ? NULL : &why);
+		r = r < 0 ? r : closed;
+	}
+	loop_free(loop);
+	if (r >= 0)
+		memcpy(ret_id, &id, sizeof(id));
+	return tell(err, r, &why);
+}
+
+int partita_vhd_track_disable(const char *path, struct partita_vhd_error *err)
+{
+	const struct disk_open_options o = { .alone = true, .tracking = DISK_TRACK_OFF };
+	struct error why = { 0 };
+	struct loop *loop;
+	struct disk *disk;
+	int r = loop_new(8, &loop, &why);
+
+	if (r < 0)
+		return tell(err, r, &why);
+	r = open_disk(loop, path, &o, &disk, &why);
+	if (r >= 0) {
+		r = track_delete(path, &why);
+		disk_close(disk, NULL);
+	}
+	loop_free(loop);
+	return tell(err, r, &why);
+}
+
+int partita_vhd_track_point(struct partita_vhd *vhd, uint8_t ret_id[16],
+			    struct partita_vhd_error *err)
+{
+	struct error why = { 0 };
+	struct track *t;
+	struct guid id;
+	int r;
+
+	LOCK_SCOPE(&vhd->lock);
+	r = tracked(vhd, &t, &why);
+	if (r >= 0)
+		r = track_point(t, &id, &why);
+	if (r >= 0)
+		memcpy(ret_id, &id, sizeof(id));
+	return tell(err, r, &why);
+}
+
+int partita_vhd_track_drop(struct partita_vhd *vhd, const uint8_t id[16],
+			   struct partita_vhd_error *err)
+{
+	struct error why = { 0 };
+	struct track *t;
+	struct guid point;
+	int r;
+
+	memcpy(&point, id, sizeof(point));
+	LOCK_SCOPE(&vhd->lock);
+	r = tracked(vhd, &t, &why);
+	if (r >= 0)
+		r = track_drop(t, &point, &why);
+	return tell(err, r, &why);
+}
+
+int partita_vhd_track_list(struct partita_vhd *vhd, struct partita_vhd_point *points, unsigned room,
+			   unsigned *ret_count, struct partita_vhd_error *err)
+{
+	const struct track_point *p;
+	struct error why = { 0 };
+	struct track *t;
+	int r;
+
+	LOCK_SCOPE(&vhd->lock);
+	r = tracked(vhd, &t, &why);
+	if (r < 0)
+		return tell(err, r, &why);
+	p = track_points(t, ret_count);
+	for (unsigned i = 0; i < MIN(room, *ret_count); i++) {
+		memcpy(points[i].id, &p[i].id, sizeof(points[i].id));
+		points[i].time = p[i].time;
+		points[i].lost = p[i].lost != TRACK_KNOWN;
+	}
+	return 0;
+}
+
+int partita_vhd_track_query(struct partita_vhd *vhd, const uint8_t id[16], uint64_t offset,
+			    uint64_t n, int (*changed)(void *context, uint64_t offset, uint64_t n),
+			    void *context, struct partita_vhd_error *err)
+{
+	struct error why = { 0 };
+	struct track *t;
+	struct guid point;
+	int r;
+
+	memcpy(&point, id, sizeof(point));
+	LOCK_SCOPE(&vhd->lock);
+	r = tracked(vhd, &t, &why);
+	if (r >= 0)
+		r = track_query(t, &point, offset, n, changed, context, &why);
 	return tell(err, r, &why);
 }
 

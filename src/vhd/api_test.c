@@ -185,6 +185,85 @@ static void test_threads(void **state)
 	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
 }
 
+struct seen {
+	uint64_t first, bytes;
+	unsigned count;
+};
+
+static int on_changed(void *context, uint64_t offset, uint64_t n)
+{
+	struct seen *s = context;
+
+	s->first = s->count++ ? s->first : offset;
+	s->bytes += n;
+	return 0;
+}
+
+static struct seen changed_since(const uint8_t *id)
+{
+	struct partita_vhd *vhd = open_ok("t.vhdx", PARTITA_VHD_READ_ONLY | PARTITA_VHD_TRACK);
+	struct seen s = { 0 };
+
+	assert_int_equal(partita_vhd_track_query(vhd, id, 0, UINT64_MAX, on_changed, &s, NULL), 0);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	return s;
+}
+
+static void write_at(uint64_t offset)
+{
+	static const uint8_t b[4096] = { 7 };
+	struct partita_vhd *vhd = open_ok("t.vhdx", 0);
+
+	assert_int_equal(partita_vhd_write(vhd, b, sizeof(b), offset), 0);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+}
+
+static void test_tracked_changes(void **state)
+{
+	const struct partita_vhd_create_options o = { .size = 64 * MIB, .block_size = MIB };
+	struct partita_vhd_point points[PARTITA_VHD_POINTS_MAX];
+	struct partita_vhd_error err = { 0 };
+	uint8_t first[16], second[16];
+	struct partita_vhd *vhd;
+	unsigned count;
+	FILE *f;
+
+	(void)state;
+	create_ok("t.vhdx", &o);
+	assert_int_equal(partita_vhd_open(path_of("t.vhdx"), PARTITA_VHD_TRACK, NULL, &vhd, &err),
+			 -ENOENT);
+	if (partita_vhd_track_enable(path_of("t.vhdx"), NULL, first, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(partita_vhd_track_enable(path_of("t.vhdx"), NULL, second, &err), -EEXIST);
+	assert_int_equal(changed_since(first).count, 0);
+	write_at(5 * MIB);
+	assert_true(changed_since(first).first == 5 * MIB);
+	assert_true(changed_since(first).bytes == 65536);
+	vhd = open_ok("t.vhdx", 0);
+	assert_int_equal(partita_vhd_track_point(vhd, second, &err), 0);
+	assert_int_equal(partita_vhd_resize(vhd, 65 * MIB, &err), 0);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	assert_true(changed_since(second).first == 64 * MIB && changed_since(second).bytes == MIB);
+	/* Somebody who does not track. */
+	f = fopen(path_of("t.vhdx"), "r+b");
+	assert_non_null(f);
+	assert_int_equal(fseek(f, 400, SEEK_SET), 0);
+	assert_int_equal(fputc(0, f), 0);
+	assert_int_equal(fclose(f), 0);
+	vhd = open_ok("t.vhdx", 0);
+	assert_int_equal(partita_vhd_track_query(vhd, first, 0, MIB, on_changed, NULL, &err),
+			 -ESTALE);
+	assert_non_null(strstr(err.message, "everything may have changed"));
+	assert_int_equal(partita_vhd_track_list(vhd, points, 32, &count, NULL), 0);
+	assert_int_equal(count, 2);
+	assert_true(points[0].lost && points[1].lost);
+	assert_int_equal(partita_vhd_track_drop(vhd, first, &err), 0);
+	assert_int_equal(partita_vhd_track_drop(vhd, first, &err), -ENOENT);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	assert_int_equal(partita_vhd_track_disable(path_of("t.vhdx"), &err), 0);
+	assert_int_equal(partita_vhd_track_disable(path_of("t.vhdx"), &err), -ENOENT);
+}
+
 static int teardown(void **state)
 {
 	char command[128];
@@ -197,10 +276,9 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_calls),
-		cmocka_unit_test(test_child),
-		cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_all_calls),       cmocka_unit_test(test_child),
+		cmocka_unit_test(test_refusals),        cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_tracked_changes),
 	};
 
 	if (!mkdtemp(folder))

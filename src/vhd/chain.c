@@ -230,6 +230,7 @@ static int parents_open(struct disk *disk, const char *path,
 	o.read_only = true;
 	o.format = NULL;
 	o.alone = true;
+	o.tracking = DISK_TRACK_OFF;
 	r = visit(&here, s.fd, err);
 	if (r < 0)
 		close(s.fd);

@@ -36,7 +36,8 @@ static void on_event(void *context, const struct memory_event *e)
 		r->events = reallocarray(r->events, r->room, sizeof(*r->events));
 		assert_non_null(r->events);
 	}
-	r->events[r->count] = (struct crash_event){ e->kind, e->offset, e->length, NULL };
+	r->events[r->count] = (struct crash_event){ e->kind, e->offset, e->length,
+						    r->clock ? ++*r->clock : 0, NULL };
 	if (e->kind == MEMORY_WRITE) {
 		r->events[r->count].data = malloc(e->length);
 		assert_non_null(r->events[r->count].data);

@@ -61,12 +61,14 @@ uint64_t crash_place(uint64_t stride, unsigned place);
 struct crash_event {
 	enum memory_event_kind kind;
 	uint64_t offset, length;
+	uint64_t time; /* by the record's clock */
 	uint8_t *data;
 };
 
 struct crash_record {
 	struct crash_event *events;
 	size_t count, room;
+	uint64_t *clock; /* counts the events of several records; NULL = there is one */
 };
 
 /* `record` may be NULL. */

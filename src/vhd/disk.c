@@ -9,6 +9,7 @@
 #include "vhd/raw.h"
 #include "vhd/repair.h"
 #include "vhd/store.h"
+#include "vhd/track.h"
 #include "vhd/vhd.h"
 #include "vhd/vhd_meta.h"
 #include "vhd/vhdx.h"
@@ -91,6 +92,24 @@ static int format_open(struct store *s, const char *name, struct disk **ret, str
 	return error_set(err, why.code, "%s", why.message);
 }
 
+/* The format and the parents on a store, which is this function's. */
+static int layers_open(struct store *s, int fd, const char *name,
+		       const struct disk_open_options *options, struct disk **ret,
+		       struct error *err)
+{
+	struct disk *disk;
+	int r = format_open(s, options->format, &disk, err);
+
+	if (r < 0)
+		return r;
+	r = chain_open_parents(disk, fd, name, options, err);
+	if (r < 0)
+		disk_close(disk, NULL);
+	else
+		*ret = disk;
+	return r;
+}
+
 int disk_open(struct loop *loop, int fd, const char *name, const struct disk_open_options *options,
 	      struct disk **ret, struct error *err)
 {
@@ -99,17 +118,25 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 		.direct = options->direct,
 		.no_sync = options->no_sync,
 	};
+	struct track_file *track = NULL;
 	struct disk *disk;
 	struct store *s;
 	int r = store_file_open(loop, fd, &file, &s, err);
 
-	if (r >= 0)
-		r = format_open(s, options->format, &disk, err);
+	/* Opening a format may write to the file: how it was left is looked at before. */
 	if (r >= 0) {
-		r = chain_open_parents(disk, fd, name, options, err);
+		r = track_find(loop, fd, name, options, &track, err);
+		if (r < 0)
+			store_close(s);
+		else
+			r = layers_open(s, fd, name, options, &disk, err);
+	}
+	if (r >= 0 && track) {
+		r = track_attach(steal_ptr(track), &disk, err);
 		if (r < 0)
 			disk_close(disk, NULL);
 	}
+	track_release(track);
 	if (r < 0)
 		error_prefix(err, "%s", name);
 	else

@@ -41,6 +41,9 @@ struct disk_request {
 	void *layer;       /* the layer's */
 	struct disk *gate; /* a gate's (gate.h): itself, and the submitter's done */
 	void (*gate_done)(struct disk_request *req, int result);
+	struct disk *tracker; /* the same of a track (track.h), and its list */
+	void (*tracker_done)(struct disk_request *req, int result);
+	struct list tracker_node;
 };
 
 struct disk_geometry {
@@ -157,6 +160,14 @@ static inline void disk_submit(struct disk *disk, struct disk_request *req)
 	disk->ops->submit(disk, req);
 }
 
+/* Whether changes are noted in the image's track file (track.h). */
+enum disk_tracking {
+	DISK_TRACK_WRITES, /* if there is one and the image is opened by its path for writing */
+	DISK_TRACK_ASK,    /* also when it is only read, so that it can be asked; -ENOENT: none */
+	DISK_TRACK_CREATE, /* makes one; -EEXIST */
+	DISK_TRACK_OFF,    /* no: the points are of no use after a write */
+};
+
 struct disk_open_options {
 	bool read_only;
 	/*
@@ -175,6 +186,7 @@ struct disk_open_options {
 	 */
 	bool follow, alone;
 	const char *const *search;
+	enum disk_tracking tracking; /* only where `name` is a path: follow or alone */
 };
 
 /*

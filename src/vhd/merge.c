@@ -5,6 +5,7 @@
 #include "lib/cleanup.h"
 #include "vhd/chain.h"
 #include "vhd/gate.h"
+#include "vhd/track.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -229,8 +230,14 @@ int image_merge(struct loop *loop, const char *path, const struct merge_options 
 	r = merge_into(loop, child, parent_path, options, err);
 	if (r >= 0)
 		r = children_reparent(loop, path, parent_path, options, err);
-	if (r >= 0 && !options->keep && unlink(path) < 0)
-		r = error_errno(err, -errno, "\"%s\" was merged but cannot be deleted", path);
+	if (r >= 0 && !options->keep) {
+		/* Its points are of no use to the parent, which has its own. */
+		r = track_delete(path, err);
+		r = r == -ENOENT ? 0 : r;
+		if (r >= 0 && unlink(path) < 0)
+			r = error_errno(err, -errno, "\"%s\" was merged but cannot be deleted",
+					path);
+	}
 	return r;
 }
 

@@ -286,6 +286,7 @@ int tool_open(struct loop *loop, const char *path, bool read_only, const struct 
 		o.format = image->format;
 		o.direct = image->direct;
 		o.alone = image->alone;
+		o.tracking = image->tracking;
 		o.follow = !image->alone;
 		o.search = image->search.count ? image->search.items : NULL;
 	}

@@ -77,6 +77,7 @@ struct tool_image {
 	const char *format; /* NULL = by content */
 	bool direct, alone;
 	struct tool_list search;
+	enum disk_tracking tracking;
 };
 
 /* clang-format off */

@@ -17,5 +17,6 @@ extern const struct tool_verb verb_rebase;
 extern const struct tool_verb verb_resize;
 extern const struct tool_verb verb_serve;
 extern const struct tool_verb verb_share;
+extern const struct tool_verb verb_track;
 extern const struct tool_verb verb_mount;
 extern const struct tool_verb verb_unmount;

@@ -184,6 +184,29 @@ want 1 'check --repair' resize bad.vhd 64M
 repaired_vhd 0 'cut off'
 want 0 'hold the same' compare repaired.vhd disk.raw
 
+echo '# changes'
+want 1 'are not tracked' track disk.vhdx --list
+want 0 '' track disk.vhdx --enable
+point=$(cat out)
+want 1 'tracked already' track disk.vhdx --enable
+want 0 "^$point .*known" track disk.vhdx --list
+want 0 '"changed": \[\]' track disk.vhdx --since "$point" --json
+want 0 '' track disk.vhdx --point
+want 0 '' resize disk.vhdx +1M
+want 0 '^0x2000000 *0x100000$' track disk.vhdx --since "$point"
+want 0 '' resize disk.vhdx 32M --shrink
+want 2 'is no id' track disk.vhdx --since yesterday
+want 1 'there is no point' track disk.vhdx --since 01234567-89ab-cdef-0123-456789abcdef
+cp disk.vhdx replaced.vhdx
+mv replaced.vhdx disk.vhdx
+want 3 'everything may have changed' track disk.vhdx --since "$point"
+want 0 '' track disk.vhdx --drop "$point"
+want 0 '' track disk.vhdx --disable
+[ ! -e disk.vhdx.track ] || fail 'the track file is still there'
+cp disk.raw disk.vhdx.track
+want 1 'no track file' resize disk.vhdx 33M
+rm disk.vhdx.track
+
 echo '# what is refused'
 want 1 'cannot open "missing"' info missing
 want 1 'missing' convert missing new.vhdx
@@ -208,6 +231,9 @@ if [ "$(id -u)" = 0 ] && mkdir small && mount -t tmpfs -o size=2M none small 2>/
 	want 1 'MiB are missing' convert disk.raw small/disk.vhdx
 	want 1 'no space left' convert disk.raw small/disk.raw --no-space-check
 	[ -z "$(ls small)" ] || fail 'a failed copy left something'
+	truncate -s 64T small/disk.raw
+	want 1 'No space left' track small/disk.raw --enable
+	[ "$(ls small)" = disk.raw ] || fail 'a track file is left'
 elif [ "$(id -u)" != 0 ]; then
 	: >nothing
 	chmod 0 nothing

@@ -73,8 +73,7 @@ static void serial_write(const char *text, size_t size)
 
 		while (!(inb(COM1 + 5) & LSR_EMPTY))
 			asm volatile("pause");
-		/* Not `rep outsb`: that goes through the host's instruction emulator, which is not what
-		 * is tested here. */
+		/* Not `rep outsb`: the host's instruction emulator is not what is tested here. */
 		size -= n;
 		while (n--)
 			outb(COM1, (uint8_t)*text++);

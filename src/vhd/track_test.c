@@ -1,0 +1,525 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Tracked changes: against a plain set of granules, through power cuts of the image and its track
+ * file at once (crash.h), and with files that are damaged or another image's. The tie of the image
+ * never changes unless a test says so: nothing may depend on an unplanned change of it.
+ */
+#include "vhd/crash.h"
+#include "vhd/disk_drive.h"
+#include "vhd/raw.h"
+#include "vhd/track_format.h"
+
+#include "lib/cleanup.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SHIFT    12u
+#define GRANULE  (UINT64_C(1) << SHIFT)
+#define SIZE     (5 * MIB) /* five regions */
+#define GRANULES (SIZE / GRANULE)
+#define POINTS   12u
+#define FLIGHT   6u
+
+struct fake_image {
+	struct track_image image;
+	uint64_t now, modified;
+};
+
+static struct fake_image fake;
+
+static int fake_look(struct track_image *image, bool last, struct track_tie *ret)
+{
+	(void)image, (void)last;
+	*ret = (struct track_tie){ 1, SIZE, fake.modified, 1 };
+	return 0;
+}
+
+static uint64_t fake_now(struct track_image *image)
+{
+	(void)image;
+	return ++fake.now;
+}
+
+static void fake_free(struct track_image *image)
+{
+	(void)image;
+}
+
+static int open_on(struct store *image, struct store *file, bool create, bool read_only,
+		   struct disk **ret, struct error *err)
+{
+	struct track_options o = { .read_only = read_only, .create = create, .shift = SHIFT };
+	struct disk *raw;
+	int r;
+
+	fake.image = (struct track_image){ fake_look, fake_now, fake_free };
+	fake_look(&fake.image, false, &o.tie);
+	assert_int_equal(raw_open(image, &raw, NULL), 0);
+	r = track_new(raw, file, &fake.image, &o, ret, err);
+	if (r < 0)
+		disk_close(raw, NULL);
+	return r;
+}
+
+static struct disk *open_ok(struct store *image, struct store *file, bool create)
+{
+	struct error err = { 0 };
+	struct disk *d;
+
+	if (open_on(image, file, create, false, &d, &err) < 0)
+		fail_msg("%s", err.message);
+	return d;
+}
+
+static int on_changed(void *context, uint64_t offset, uint64_t length)
+{
+	bool *changed = context;
+
+	assert_true(length && !((offset | length) % GRANULE) && offset + length <= SIZE);
+	for (uint64_t i = offset / GRANULE; i < (offset + length) / GRANULE; i++)
+		changed[i] = true;
+	return 0;
+}
+
+static int ask(struct disk *d, const struct guid *id, bool changed[static GRANULES],
+	       struct error *err)
+{
+	memset(changed, 0, GRANULES);
+	return track_query(track_of(d), id, 0, SIZE, on_changed, changed, err);
+}
+
+/* --- a session of a guest --- */
+
+struct mark_point {
+	struct guid id;
+	uint64_t time;
+	bool touched[GRANULES]; /* since */
+	uint8_t content[SIZE];
+};
+
+struct world {
+	struct store *image, *file;
+	struct crash_record image_record, file_record;
+	uint64_t clock;
+	struct disk *d;
+	unsigned seed, in_flight, count;
+	struct mark_point *points;
+};
+
+struct op {
+	struct disk_request req;
+	struct world *w;
+	struct iovec iov;
+	uint8_t buf[2 * 4096];
+};
+
+static void world_start(struct world *w, unsigned seed)
+{
+	*w = (struct world){ .seed = seed };
+	w->image_record.clock = w->file_record.clock = &w->clock;
+	w->points = calloc(POINTS, sizeof(*w->points));
+	assert_non_null(w->points);
+	w->image = crash_store(&w->image_record, seed);
+	w->file = crash_store(&w->file_record, seed + 1);
+	assert_int_equal(store_resize(w->image, SIZE), 0);
+	assert_int_equal(store_sync(w->image), 0);
+	fake = (struct fake_image){ .modified = 1 };
+	w->d = open_ok(w->image, w->file, true);
+}
+
+static void world_end(struct world *w)
+{
+	store_memory_free(w->image);
+	store_memory_free(w->file);
+	crash_record_clear(&w->image_record);
+	crash_record_clear(&w->file_record);
+	free(w->points);
+}
+
+static void touch(struct world *w, uint64_t offset, uint64_t length)
+{
+	for (unsigned p = 0; p < w->count; p++)
+		for (uint64_t i = offset / GRANULE; i * GRANULE < offset + length; i++)
+			w->points[p].touched[i] = true;
+}
+
+static void on_op(struct disk_request *req, int result)
+{
+	struct op *op = container_of(req, struct op, req);
+
+	assert_int_equal(result, 0);
+	op->w->in_flight--;
+	free(op);
+}
+
+static void submit(struct world *w, enum disk_op what, uint64_t offset, uint64_t length)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	assert_non_null(op);
+	op->w = w;
+	memset(op->buf, rand_r(&w->seed) | 1, sizeof(op->buf));
+	op->iov = (struct iovec){ op->buf, length };
+	op->req = (struct disk_request){
+		.op = what,
+		.flags = what == DISK_WRITE && !(rand_r(&w->seed) % 8) ? DISK_FUA : 0,
+		.offset = offset,
+		.length = length,
+		.iov = &op->iov,
+		.iovcnt = 1,
+		.done = on_op,
+	};
+	w->in_flight++;
+	if (what != DISK_FLUSH)
+		touch(w, offset, length);
+	disk_submit(w->d, &op->req);
+}
+
+static void settle(struct world *w)
+{
+	while (w->in_flight)
+		assert_int_equal(loop_once(crash_loop, -1), 0);
+}
+
+static void point(struct world *w)
+{
+	struct mark_point *p = &w->points[w->count];
+	struct error err = { 0 };
+
+	if (w->count == POINTS)
+		return;
+	if (track_point(track_of(w->d), &p->id, &err) < 0)
+		fail_msg("%s", err.message);
+	p->time = w->clock;
+	assert_int_equal(store_read(w->image, p->content, SIZE, 0), 0);
+	w->count++;
+}
+
+static void step(struct world *w, bool exact)
+{
+	unsigned what = (unsigned)rand_r(&w->seed) % 32;
+	uint64_t n = (1 + (uint64_t)rand_r(&w->seed) % 16) * 512;
+	uint64_t at = (uint64_t)rand_r(&w->seed) % ((SIZE - n) / 512) * 512;
+
+	if (what == 0) {
+		if (exact)
+			settle(w);
+		point(w);
+	} else if (what < 4) {
+		submit(w, DISK_FLUSH, 0, 0);
+	} else if (what < 6) {
+		submit(w, what == 4 ? DISK_TRIM : DISK_WRITE_ZEROES, at, n);
+	} else if (what < 20) {
+		submit(w, DISK_WRITE, at, n);
+	}
+	while (w->in_flight > FLIGHT || (w->in_flight && !(rand_r(&w->seed) % 3)))
+		assert_int_equal(loop_once(crash_loop, -1), 0);
+}
+
+static void reopen(struct world *w)
+{
+	settle(w);
+	assert_int_equal(disk_close(w->d, NULL), 0);
+	w->d = open_ok(w->image, w->file, false);
+}
+
+/* --- the model --- */
+
+static void check_exact(struct world *w)
+{
+	bool changed[GRANULES];
+	struct error err = { 0 };
+
+	for (unsigned p = 0; p < w->count; p++) {
+		if (ask(w->d, &w->points[p].id, changed, &err) < 0)
+			fail_msg("%s", err.message);
+		assert_memory_equal(changed, w->points[p].touched, sizeof(changed));
+	}
+}
+
+static void test_reports_what_was_touched(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 8; seed++) {
+		struct world w;
+
+		world_start(&w, seed);
+		point(&w);
+		for (unsigned i = 0; i < 400; i++) {
+			step(&w, true);
+			if (i % 90 == 89) {
+				settle(&w);
+				check_exact(&w);
+				reopen(&w);
+				check_exact(&w);
+			}
+		}
+		reopen(&w);
+		assert_int_equal(disk_close(w.d, NULL), 0);
+		world_end(&w);
+	}
+}
+
+static void test_known_regions_cost_nothing(void **state)
+{
+	struct world w;
+	size_t before;
+
+	(void)state;
+	world_start(&w, 3);
+	point(&w);
+	before = w.file_record.count;
+	for (unsigned i = 0; i < 5; i++)
+		submit(&w, DISK_WRITE, i * MIB, 4096);
+	settle(&w);
+	/* One slot for the first write, one for all that came while it was under way. */
+	assert_true(w.file_record.count - before <= 6);
+	before = w.file_record.count;
+	for (unsigned i = 0; i < 200; i++)
+		submit(&w, DISK_WRITE, i % 5 * MIB + i * 4096, 4096);
+	settle(&w);
+	assert_int_equal(w.file_record.count, before);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	world_end(&w);
+}
+
+/* --- power cuts --- */
+
+static size_t events_until(const struct crash_record *r, uint64_t time)
+{
+	size_t n = 0;
+
+	while (n < r->count && r->events[n].time <= time)
+		n++;
+	return n;
+}
+
+static void check_cut(const struct world *w, struct store *image, struct store *file, uint64_t at)
+{
+	_cleanup_free_ uint8_t *now = malloc(SIZE);
+	struct disk *d = open_ok(image, file, false);
+	bool changed[GRANULES];
+	struct error err = { 0 };
+
+	assert_int_equal(store_read(image, now, SIZE, 0), 0);
+	for (unsigned p = 0; p < w->count && w->points[p].time <= at; p++) {
+		if (ask(d, &w->points[p].id, changed, &err) < 0)
+			fail_msg("cut at %llu: %s", (unsigned long long)at, err.message);
+		for (uint64_t i = 0; i < GRANULES; i++)
+			if (!changed[i] &&
+			    memcmp(now + i * GRANULE, w->points[p].content + i * GRANULE, GRANULE))
+				fail_msg("cut at %llu: point %u, granule %llu is not reported",
+					 (unsigned long long)at, p, (unsigned long long)i);
+	}
+	assert_int_equal(disk_close(d, NULL), 0);
+}
+
+static void cut_everywhere(const struct world *w, uint64_t start)
+{
+	const struct crash_format f = { .piece = 512 };
+	unsigned seed = w->seed;
+
+	for (uint64_t at = start; at <= w->clock; at++) {
+		struct store *image = crash_store(NULL, 0), *file = crash_store(NULL, 0);
+
+		crash_apply(&f, image, &w->image_record, 0, events_until(&w->image_record, at),
+			    &seed);
+		crash_apply(&f, file, &w->file_record, 0, events_until(&w->file_record, at), &seed);
+		check_cut(w, image, file, at);
+		store_memory_free(image);
+		store_memory_free(file);
+	}
+}
+
+static void test_power_cuts_lose_no_change(void **state)
+{
+	unsigned seed = crash_number("PARTITA_CRASH_SEED", 1);
+
+	(void)state;
+	for (unsigned i = 0; i < crash_number("PARTITA_CRASH_ROUNDS", 3); i++) {
+		struct world w;
+		uint64_t start;
+
+		world_start(&w, seed + 10 * i);
+		point(&w);
+		start = w.clock;
+		for (unsigned n = 0; n < 240; n++) {
+			step(&w, false);
+			if (n % 80 == 79)
+				reopen(&w);
+		}
+		settle(&w);
+		assert_int_equal(disk_close(w.d, NULL), 0);
+		cut_everywhere(&w, start);
+		print_message("%u points, %llu cuts\n", w.count,
+			      (unsigned long long)(w.clock - start + 1));
+		world_end(&w);
+	}
+}
+
+/* --- what is wrong --- */
+
+static void expect(struct world *w, bool read_only, int code, const char *words)
+{
+	struct error err = { 0 };
+	struct disk *d;
+
+	assert_int_equal(open_on(w->image, w->file, false, read_only, &d, &err), code);
+	if (!strstr(err.message, words))
+		fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+}
+
+static void poke(struct world *w, uint64_t at)
+{
+	uint8_t b;
+
+	assert_int_equal(store_read(w->file, &b, 1, at), 0);
+	b ^= 0x55;
+	assert_int_equal(store_write(w->file, &b, 1, at), 0);
+}
+
+static void test_damage(void **state)
+{
+	bool changed[GRANULES];
+	struct error err = { 0 };
+	struct world w;
+
+	(void)state;
+	world_start(&w, 1);
+	point(&w);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	/* One slot: the other one is there, and says that everything of its regions changed. */
+	poke(&w, TRACK_SLOT(0) + 100);
+	w.d = open_ok(w.image, w.file, false);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	/* A page: all that it has is reported. */
+	poke(&w, TRACK_PAGE(0) + 1000);
+	w.d = open_ok(w.image, w.file, false);
+	assert_int_equal(ask(w.d, &w.points[0].id, changed, &err), 0);
+	for (unsigned i = 0; i < GRANULES; i++)
+		assert_true(changed[i]);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	/* Both slots. */
+	poke(&w, TRACK_SLOT(0) + 100);
+	poke(&w, TRACK_SLOT(1) + 100);
+	expect(&w, true, -EBADMSG, "damaged");
+	w.d = open_ok(w.image, w.file, false);
+	assert_int_equal(ask(w.d, &w.points[0].id, changed, &err), -ENOENT);
+	assert_non_null(strstr(err.message, "everything may have changed"));
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	/* No slots at all. */
+	poke(&w, TRACK_SLOT(0));
+	poke(&w, TRACK_SLOT(1));
+	expect(&w, false, -EINVAL, "no track file");
+	assert_int_equal(store_resize(w.file, 0), 0);
+	expect(&w, false, -EINVAL, "no track file");
+	world_end(&w);
+}
+
+static void test_image_changed_elsewhere(void **state)
+{
+	bool changed[GRANULES];
+	struct error err = { 0 };
+	struct world w;
+
+	(void)state;
+	world_start(&w, 1);
+	point(&w);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	fake.modified++;
+	w.d = open_ok(w.image, w.file, false);
+	assert_int_equal(ask(w.d, &w.points[0].id, changed, &err), -ESTALE);
+	assert_non_null(strstr(err.message, "everything may have changed"));
+	/* A new point is good. */
+	point(&w);
+	assert_int_equal(ask(w.d, &w.points[1].id, changed, &err), 0);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	w.d = open_ok(w.image, w.file, false);
+	assert_int_equal(ask(w.d, &w.points[0].id, changed, &err), -ESTALE);
+	assert_int_equal(ask(w.d, &w.points[1].id, changed, &err), 0);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	world_end(&w);
+}
+
+/* After a crash a raw image has only its time of change: later than the lease is somebody else. */
+static void test_image_changed_after_a_crash(void **state)
+{
+	struct store *file = crash_store(NULL, 0);
+	bool changed[GRANULES];
+	struct error err = { 0 };
+	struct world w;
+	struct disk *d;
+
+	(void)state;
+	world_start(&w, 1);
+	point(&w);
+	store_memory_copy(w.file, file);
+	fake.modified = fake.now + UINT64_C(100000000000);
+	d = open_ok(w.image, file, false);
+	assert_int_equal(ask(d, &w.points[0].id, changed, &err), 0);
+	assert_int_equal(disk_close(d, NULL), 0);
+	store_memory_free(file);
+	file = crash_store(NULL, 0);
+	store_memory_copy(w.file, file);
+	fake.modified = fake.now + UINT64_C(200000000000);
+	d = open_ok(w.image, file, false);
+	assert_int_equal(ask(d, &w.points[0].id, changed, &err), -ESTALE);
+	assert_int_equal(disk_close(d, NULL), 0);
+	store_memory_free(file);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	world_end(&w);
+}
+
+/* A write does not go down before it is noted; when that works again, so do writes. */
+static void test_full_file_system(void **state)
+{
+	struct error err = { 0 };
+	uint8_t b[4096] = { 1 }, got[4096];
+	struct guid id;
+	struct world w;
+
+	(void)state;
+	world_start(&w, 1);
+	point(&w);
+	store_memory_fail_writes(w.file, 1, -ENOSPC);
+	assert_int_equal(drive_write(w.d, b, sizeof(b), MIB, 0), -ENOSPC);
+	assert_int_equal(store_read(w.image, got, sizeof(got), MIB), 0);
+	assert_true(got[0] == 0);
+	assert_int_equal(drive_write(w.d, b, sizeof(b), MIB, 0), 0);
+	store_memory_fail_writes(w.file, 1, -ENOSPC);
+	assert_int_equal(track_point(track_of(w.d), &id, &err), -ENOSPC);
+	assert_non_null(strstr(err.message, "No space left"));
+	assert_int_equal(drive_write(w.d, b, sizeof(b), 2 * MIB, 0), 0);
+	for (unsigned i = 1; i < TRACK_POINTS_MAX; i++)
+		assert_int_equal(track_point(track_of(w.d), &id, &err), 0);
+	assert_int_equal(track_point(track_of(w.d), &id, &err), -ENOSPC);
+	assert_non_null(strstr(err.message, "drop"));
+	assert_int_equal(track_drop(track_of(w.d), &id, &err), 0);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	world_end(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_reports_what_was_touched),
+		cmocka_unit_test(test_known_regions_cost_nothing),
+		cmocka_unit_test(test_power_cuts_lose_no_change),
+		cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_image_changed_elsewhere),
+		cmocka_unit_test(test_image_changed_after_a_crash),
+		cmocka_unit_test(test_full_file_system),
+	};
+	int r;
+
+	if (loop_new(0, &crash_loop, NULL) < 0)
+		return 1;
+	r = cmocka_run_group_tests(tests, NULL, NULL);
+	loop_free(crash_loop);
+	return r;
+}
