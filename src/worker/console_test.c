@@ -22,21 +22,6 @@ static size_t no_input(void *context, const uint8_t *data, size_t size)
 	return size;
 }
 
-static struct console *make(struct loop *loop, int fd)
-{
-	struct console_options options = {
-		.kind = CONSOLE_DESCRIPTOR,
-		.descriptor = fd,
-		.input = no_input,
-	};
-	struct error err = { 0 };
-	struct console *c;
-
-	if (console_new(loop, &options, &c, &err) < 0)
-		fail_msg("%s", err.message);
-	return c;
-}
-
 /* In the small pieces that a UART makes: a socket counts them at far more than their bytes. */
 static void fill(struct console *c)
 {
@@ -47,6 +32,22 @@ static void fill(struct console *c)
 			piece[j] = (uint8_t)((i + j) * 7 >> 3);
 		console_output(c, piece, sizeof(piece));
 	}
+}
+
+/* With all its output ready; the reader's end of its stream is pair[1]. */
+static struct console *make(int pair[2], struct loop **ret_loop)
+{
+	struct console_options options = { .kind = CONSOLE_DESCRIPTOR, .input = no_input };
+	struct error err = { 0 };
+	struct console *c;
+
+	assert_int_equal(loop_new(0, ret_loop, &err), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	options.descriptor = pair[0];
+	if (console_new(*ret_loop, &options, &c, &err) < 0)
+		fail_msg("%s", err.message);
+	fill(c);
+	return c;
 }
 
 struct reader {
@@ -71,17 +72,13 @@ static void *read_late(void *argument)
 static void test_last_words_reach_a_slow_reader(void **state)
 {
 	struct reader reader = { 0 };
-	struct error err = { 0 };
 	struct console *c;
 	struct loop *loop;
 	pthread_t thread;
 	int pair[2];
 
 	(void)state;
-	assert_int_equal(loop_new(0, &loop, &err), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	c = make(loop, pair[0]);
-	fill(c);
+	c = make(pair, &loop);
 	reader.fd = pair[1];
 	assert_int_equal(pthread_create(&thread, NULL, read_late, &reader), 0);
 	console_free(c);
@@ -94,16 +91,12 @@ static void test_last_words_reach_a_slow_reader(void **state)
 
 static void test_a_reader_that_left_holds_nothing(void **state)
 {
-	struct error err = { 0 };
 	struct console *c;
 	struct loop *loop;
 	int pair[2];
 
 	(void)state;
-	assert_int_equal(loop_new(0, &loop, &err), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	c = make(loop, pair[0]);
-	fill(c);
+	c = make(pair, &loop);
 	close(pair[1]);
 	console_free(c);
 	loop_free(loop);
