@@ -112,6 +112,13 @@ static inline int store_extent(struct store *s, uint64_t offset, enum disk_exten
 	return s->ops->extent(s, offset, ret_kind, ret_length);
 }
 
+/*
+ * Copies a range to another that it does not overlap; holes stay holes. Blocks. `buffer` has `room`
+ * bytes (at least 1), for stores that cannot copy by themselves.
+ */
+int store_copy(struct store *s, uint64_t from, uint64_t to, uint64_t length, void *buffer,
+	       size_t room);
+
 static inline void store_close(struct store *s)
 {
 	if (s)

@@ -261,50 +261,6 @@ static uint64_t place_find(const struct compact *c, struct cursor *u, uint64_t l
 	return 0;
 }
 
-static int data_copy(struct compact *c, uint64_t from, uint64_t to, uint64_t n)
-{
-	struct store *s = c->v->store;
-	int r = 0;
-
-	if (s->ops->copy)
-		return s->ops->copy(s, from, to, n);
-	while (n && r >= 0) {
-		uint64_t piece = MIN(n, SCAN_PIECE);
-
-		r = store_read(s, c->buffer, piece, from);
-		if (r >= 0)
-			r = store_write(s, c->buffer, piece, to);
-		from += piece;
-		to += piece;
-		n -= piece;
-	}
-	return r;
-}
-
-/* Holes stay holes. */
-static int block_copy(struct compact *c, uint64_t from, uint64_t to)
-{
-	struct store *s = c->v->store;
-	uint64_t length = vhd_block_bytes(c->v);
-	int r = 0;
-
-	for (uint64_t at = 0, n; at < length && r >= 0; at += n) {
-		enum disk_extent_kind kind = DISK_EXTENT_HOLE;
-
-		n = length - at;
-		if (from + at < s->size)
-			r = store_extent(s, from + at, &kind, &n);
-		if (r < 0)
-			break;
-		n = MIN(n, length - at);
-		if (kind == DISK_EXTENT_DATA)
-			r = data_copy(c, from + at, to + at, n);
-		else
-			r = store_zero(s, to + at, n);
-	}
-	return r;
-}
-
 struct move {
 	uint64_t block, to;
 };
@@ -335,7 +291,9 @@ static int move_all(struct compact *c)
 		to = place_find(c, &u, o->offset);
 		if (!to)
 			break;
-		r = go_on(c) ? block_copy(c, o->offset, to) : -ECANCELED;
+		r = go_on(c) ? store_copy(c->v->store, o->offset, to, vhd_block_bytes(c->v),
+					  c->buffer, SCAN_PIECE)
+			     : -ECANCELED;
 		if (r < 0)
 			break;
 		moves[count++] = (struct move){ o->block, to };

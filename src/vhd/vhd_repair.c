@@ -174,9 +174,9 @@ static int structures_find(struct repair *r, struct error *err)
 	return 0;
 }
 
-static int layout_set(struct repair *r, struct error *err)
+static int size_set(struct repair *r, struct error *err)
 {
-	uint64_t size = vhd_footer_size(&r->footer), entries;
+	uint64_t size = vhd_footer_size(&r->footer);
 
 	if (!size || size > VHD_DISK_SIZE_MAX)
 		return error_set(
@@ -185,6 +185,16 @@ static int layout_set(struct repair *r, struct error *err)
 			"sector and at most 2040 GiB",
 			(unsigned long long)size);
 	r->tell.disk_size = size;
+	return 0;
+}
+
+static int layout_set(struct repair *r, struct error *err)
+{
+	uint64_t size = vhd_footer_size(&r->footer), entries;
+	int e = size_set(r, err);
+
+	if (e < 0)
+		return e;
 	r->block_size = be32_get(r->header.block_size);
 	r->bitmap_bytes = round_up64(r->block_size / VHD_SECTOR / 8, VHD_SECTOR);
 	r->blocks = (size + r->block_size - 1) / r->block_size;
@@ -426,13 +436,9 @@ static int fixed_repair(struct repair *r, struct error *err)
 	int e;
 
 	r->footer = r->found.end;
-	r->tell.disk_size = size;
-	if (!size || size > VHD_DISK_SIZE_MAX)
-		return error_set(
-			err, -EINVAL,
-			"the footer says that the disk has %llu bytes; there is at least a "
-			"sector and at most 2040 GiB",
-			(unsigned long long)size);
+	e = size_set(r, err);
+	if (e < 0)
+		return e;
 	footers_tell(r, false);
 	if (size > at)
 		repair_lost(&r->tell, at, size - at, "the file was cut short");

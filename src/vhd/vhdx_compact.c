@@ -185,49 +185,6 @@ static uint64_t place_find(const struct compact *c, uint64_t *at, uint64_t lengt
 	return 0;
 }
 
-static int data_copy(struct compact *c, uint64_t from, uint64_t to, uint64_t n)
-{
-	struct store *s = c->v->store;
-	int r = 0;
-
-	if (s->ops->copy)
-		return s->ops->copy(s, from, to, n);
-	while (n && r >= 0) {
-		uint64_t piece = MIN(n, SCAN_PIECE);
-
-		r = store_read(s, c->buffer, piece, from);
-		if (r >= 0)
-			r = store_write(s, c->buffer, piece, to);
-		from += piece;
-		to += piece;
-		n -= piece;
-	}
-	return r;
-}
-
-/* Holes stay holes: a block of 32 MiB may hold 4 KiB. */
-static int object_copy(struct compact *c, const struct object *o, uint64_t to)
-{
-	struct store *s = c->v->store;
-	int r = 0;
-
-	for (uint64_t at = 0, n; at < o->length && r >= 0; at += n) {
-		enum disk_extent_kind kind = DISK_EXTENT_HOLE;
-
-		n = o->length - at;
-		if (o->offset + at < s->size)
-			r = store_extent(s, o->offset + at, &kind, &n);
-		if (r < 0)
-			break;
-		n = MIN(n, o->length - at);
-		if (kind == DISK_EXTENT_DATA)
-			r = data_copy(c, o->offset + at, to + at, n);
-		else
-			r = store_zero(s, to + at, n);
-	}
-	return r;
-}
-
 struct move {
 	uint64_t index, to;
 };
@@ -256,7 +213,9 @@ static int move_all(struct compact *c)
 
 		if (!to)
 			continue;
-		r = go_on(c) ? object_copy(c, o, to) : -ECANCELED;
+		r = go_on(c) ? store_copy(c->v->store, o->offset, to, o->length, c->buffer,
+					  SCAN_PIECE)
+			     : -ECANCELED;
 		if (r < 0)
 			break;
 		space_map_use(&c->used, to, o->length);
