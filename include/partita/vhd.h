@@ -50,12 +50,15 @@ enum partita_vhd_extent {
 };
 
 struct partita_vhd_create_options {
-	const char *format;      /* "vhdx" or "raw"; NULL = vhdx */
-	const char *parent;      /* path: makes a differencing image of it; NULL = none */
-	uint64_t size;           /* 0 = the parent's */
-	uint32_t block_size;     /* of a VHDX, a power of two, 1 to 256 MiB; 0 = 32 MiB */
-	uint32_t logical_sector; /* 512 or 4096; 0 = 512, or the parent's */
-	int fixed;               /* take all space now */
+	const char *format;        /* "vhdx", "vhd" or "raw"; NULL = vhdx */
+	const char *parent;        /* path: makes a differencing image of it; NULL = none */
+	const char *const *search; /* folders where the parent's own parents may be, ends with NULL;
+				    * NULL = none */
+	uint64_t size;             /* 0 = the parent's */
+	uint32_t block_size;       /* a power of two; of a VHDX 1 to 256 MiB; 0 = 32 MiB, of a VHD
+				    * 512 KiB to 256 MiB; 0 = 2 MiB */
+	uint32_t logical_sector;   /* 512 or, in a VHDX, 4096; 0 = 512, or the parent's */
+	int fixed;                 /* take all space now */
 };
 
 /* The version of the library that is in use. */
@@ -123,7 +126,7 @@ int partita_vhd_track_query(struct partita_vhd *vhd, const uint8_t id[16], uint6
 			    uint64_t n, int (*changed)(void *context, uint64_t offset, uint64_t n),
 			    void *context, struct partita_vhd_error *err);
 
-/* Makes a new image; -EEXIST when there is a file of that name. A failure leaves none. */
+/* Makes a new image, durably; -EEXIST when there is a file of that name. A failure leaves none. */
 int partita_vhd_create(const char *path, const struct partita_vhd_create_options *options,
 		       struct partita_vhd_error *err);
 

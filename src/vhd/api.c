@@ -6,10 +6,9 @@
 #include <partita/vhd.h>
 
 #include "lib/cleanup.h"
-#include "vhd/chain.h"
+#include "vhd/create.h"
 #include "vhd/disk_drive.h"
 #include "vhd/track.h"
-#include "vhd/vhdx.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -322,83 +321,19 @@ int partita_vhd_track_query(struct partita_vhd *vhd, const uint8_t id[16], uint6
 
 /* --- creating --- */
 
-static int create_raw(int fd, const struct partita_vhd_create_options *o, struct error *err)
-{
-	int r = 0;
-
-	if (o->parent)
-		return error_set(err, -EINVAL, "a raw image cannot be a child of another");
-	if (!o->size || o->size > INT64_MAX || o->size % 512)
-		return error_set(err, -EINVAL, "a raw disk has a size that is a multiple of 512");
-	if (ftruncate(fd, (off_t)o->size) < 0 ||
-	    (o->fixed && fallocate(fd, 0, 0, (off_t)o->size) < 0) || fsync(fd) < 0)
-		r = error_errno(err, -errno, "cannot make the image's file");
-	return r;
-}
-
-/* A child gets its parent's size, sectors and disk identity. */
-static int parent_use(struct vhdx_create_options *vo, const char *path, const char *parent_path,
-		      struct disk_parent *ref, struct error *err)
-{
-	const struct disk_open_options o = { .read_only = true, .alone = true };
-	struct loop *loop;
-	struct disk *parent;
-	int r = loop_new(8, &loop, err);
-
-	if (r < 0)
-		return r;
-	r = open_disk(loop, parent_path, &o, &parent, err);
-	if (r >= 0) {
-		r = strcmp(parent->ops->name, "vhdx")
-			    ? error_set(err, -EINVAL, "a VHDX has a VHDX as parent, \"%s\" is %s",
-					parent_path, parent->ops->name)
-			    : chain_name_parent(parent, parent_path, path, ref, err);
-		vo->size = vo->size ? vo->size : parent->geometry.size;
-		vo->logical_sector = parent->geometry.logical_sector;
-		vo->physical_sector = parent->geometry.physical_sector;
-		vo->id = parent->geometry.id;
-		vo->parent = ref;
-		disk_close(parent, NULL);
-	}
-	loop_free(loop);
-	return r;
-}
-
-static int create_vhdx(int fd, const char *path, const struct partita_vhd_create_options *o,
-		       struct error *err)
-{
-	struct vhdx_create_options vo = {
-		.size = o->size,
-		.block_size = o->block_size,
-		.logical_sector = o->logical_sector,
-		.fixed = o->fixed,
-	};
-	struct disk_parent ref = { 0 };
-	int r = o->parent ? parent_use(&vo, path, o->parent, &ref, err) : 0;
-
-	if (r >= 0)
-		r = vhdx_create(fd, &vo, err);
-	disk_parent_deinit(&ref);
-	return r;
-}
-
 int partita_vhd_create(const char *path, const struct partita_vhd_create_options *options,
 		       struct partita_vhd_error *err)
 {
-	const char *format = options->format ? options->format : "vhdx";
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	const struct image_create_options o = {
+		.format = options->format ? options->format : "vhdx",
+		.size = options->size,
+		.block_size = options->block_size,
+		.logical_sector = options->logical_sector,
+		.fixed = options->fixed,
+		.parent = options->parent,
+		.search = options->search,
+	};
 	struct error why = { 0 };
-	int r;
 
-	if (fd < 0)
-		return tell(err, error_errno(&why, -errno, "cannot make \"%s\"", path), &why);
-	if (!strcmp(format, "raw"))
-		r = create_raw(fd, options, &why);
-	else if (!strcmp(format, "vhdx"))
-		r = create_vhdx(fd, path, options, &why);
-	else
-		r = error_set(&why, -EINVAL, "images of format \"%s\" cannot be made", format);
-	if (r < 0)
-		unlink(path);
-	return tell(err, r, &why);
+	return tell(err, image_create(path, &o, &why), &why);
 }

@@ -115,9 +115,32 @@ static void test_child(void **state)
 	assert_int_equal(partita_vhd_read(vhd, b, sizeof(b), 0), 0);
 	assert_int_equal(b[9], 7);
 	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	child.format = "vhd";
+	assert_int_equal(partita_vhd_create(path_of("child.vhd"), &child, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "is vhdx, so its child"));
 	child.format = "raw";
 	assert_int_equal(partita_vhd_create(path_of("raw"), &child, &err), -EINVAL);
 	assert_int_equal(access(path_of("raw"), F_OK), -1);
+}
+
+static void test_vhd_child(void **state)
+{
+	const struct partita_vhd_create_options base = { .size = 8 * MIB, .format = "vhd" };
+	char parent[128];
+	struct partita_vhd_create_options child = { .parent = parent, .format = "vhd" };
+	struct partita_vhd_info info;
+	struct partita_vhd *vhd;
+
+	(void)state;
+	snprintf(parent, sizeof(parent), "%s", path_of("base.vhd"));
+	create_ok("base.vhd", &base);
+	create_ok("child.vhd", &child);
+	vhd = open_ok("child.vhd", 0);
+	partita_vhd_get_info(vhd, &info);
+	assert_string_equal(info.format, "vhd");
+	assert_int_equal(info.size, 8 * MIB);
+	assert_int_equal(info.depth, 2);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
 }
 
 static void test_refusals(void **state)
@@ -276,9 +299,9 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_calls),       cmocka_unit_test(test_child),
-		cmocka_unit_test(test_refusals),        cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_tracked_changes),
+		cmocka_unit_test(test_all_calls), cmocka_unit_test(test_child),
+		cmocka_unit_test(test_vhd_child), cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_threads),   cmocka_unit_test(test_tracked_changes),
 	};
 
 	if (!mkdtemp(folder))

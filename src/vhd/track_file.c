@@ -8,6 +8,7 @@
 #include "vhd/track.h"
 
 #include "lib/cleanup.h"
+#include "vhd/create.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -114,20 +115,6 @@ char *track_path(const char *path)
 	char *track;
 
 	return real && asprintf(&track, "%s" SUFFIX, real) >= 0 ? track : NULL;
-}
-
-/* What was made or deleted there is so after a power cut too. */
-static int folder_sync(const char *path)
-{
-	_cleanup_free_ char *folder = strdup(path);
-	_cleanup_close_ int fd = -1;
-	char *slash = folder ? strrchr(folder, '/') : NULL;
-
-	if (!slash)
-		return -ENOMEM;
-	slash[slash == folder] = 0;
-	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 int track_delete(const char *path, struct error *err)

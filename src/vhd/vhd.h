@@ -12,6 +12,8 @@ struct vhd_create_options {
 	uint32_t block_size; /* 0 = 2 MiB; not for fixed images */
 	enum vhd_kind kind;
 	struct guid id; /* all zero = random */
+	/* The file gets its name when it is whole: its parts need no order among themselves. */
+	bool named_later;
 	/* Differencing images: what the parent's identity() says, and where it is (UTF-8). */
 	struct disk_identity parent;
 	const char *relative, *absolute; /* NULL = not said; one of them must be */

@@ -124,7 +124,7 @@ static int tables_write(struct store *s, const struct vhd_create_options *o, uin
 static int footers_write(struct store *s, const struct vhd_create_options *o, uint64_t end)
 {
 	struct vhd_disk_footer f = footer_of(o);
-	int r = store_sync(s);
+	int r = o->named_later ? 0 : store_sync(s);
 
 	if (r >= 0 && o->kind != VHD_FIXED)
 		r = store_write(s, &f, sizeof(f), 0);

@@ -12,6 +12,8 @@ struct vhdx_create_options {
 	uint32_t physical_sector; /* 0 = 4096 */
 	bool fixed;               /* all space is taken now */
 	struct guid id;           /* all zero = random; a child has its parent's */
+	/* The file gets its name when it is whole: its parts need no order among themselves. */
+	bool named_later;
 	/*
 	 * Makes a differencing image. `parent.id` is the parent's identity, and at least one path
 	 * says where it is. Borrowed; NULL = none.

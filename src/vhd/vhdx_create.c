@@ -165,7 +165,7 @@ int vhdx_store_create(struct store *s, const struct vhdx_create_options *options
 		r = fixed_write(s, &p, &regions.bat);
 	if (r >= 0)
 		r = headers_write(s);
-	if (r >= 0)
+	if (r >= 0 && !options->named_later)
 		r = store_sync(s);
 	if (r >= 0)
 		r = identifier_write(s);

@@ -115,7 +115,6 @@ static int open_raw(struct loop *loop, const char *path, bool read_only, struct 
 /* A copy of the file's bytes, holes included. */
 static int copy_file(const char *from, const char *to, struct error *err)
 {
-	const struct output_options make = { .format = "raw" };
 	const struct disk_copy_options options = {
 		.target_zeroed = true,
 		.no_flush = true,
@@ -129,10 +128,10 @@ static int copy_file(const char *from, const char *to, struct error *err)
 		return r;
 	r = open_raw(loop, from, true, &source, err);
 	if (r >= 0) {
-		struct output_options sized = make;
+		_cleanup_close_ int fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 
-		sized.size = source->geometry.size;
-		r = output_make(to, &sized, err);
+		if (fd < 0 || ftruncate(fd, (off_t)source->geometry.size) < 0)
+			r = error_errno(err, -errno, "cannot make \"%s\"", to);
 	}
 	if (r >= 0)
 		r = open_raw(loop, to, false, &target, err);
@@ -165,7 +164,7 @@ static int repair_copy(const char *path, struct losses *l, struct error *err)
 	r = copy_file(path, out.partial, err);
 	if (r >= 0)
 		r = repair_file(out.partial, path, l, err);
-	return output_end(&out, r, err);
+	return output_end(&out, r, true, err);
 }
 
 static int repair(const char *path, struct error *err)

@@ -6,6 +6,7 @@
 #include "vhdtool/verbs.h"
 
 #include "lib/cleanup.h"
+#include "vhd/create.h"
 #include "vhd/image.h"
 #include "vhdtool/convert.h"
 #include "vhdtool/output.h"
@@ -43,7 +44,7 @@ struct work {
 	struct loop *loop;
 	struct disk *from, *to;
 	struct output out;
-	struct output_options make;
+	struct image_create_options make;
 	struct resume resume;
 	uint64_t start; /* bytes that an earlier attempt copied */
 };
@@ -84,7 +85,7 @@ static int resume_prepare(struct work *w, const char *source, struct error *err)
 				 source);
 	snprintf(what, sizeof(what), "%s %llu %llu %llu %d", w->make.format,
 		 (unsigned long long)w->make.size, (unsigned long long)w->make.block_size,
-		 (unsigned long long)w->make.sector_size, w->make.fixed);
+		 (unsigned long long)w->make.logical_sector, w->make.fixed);
 	r = resume_init(&w->resume, source, w->out.partial, what, err);
 	if (r < 0)
 		return r;
@@ -146,7 +147,7 @@ static int finish(struct work *w, int result, struct error *err)
 	}
 	if (o.resume)
 		resume_forget(&w->resume);
-	return output_end(&w->out, result, err);
+	return output_end(&w->out, result, !o.no_flush, err);
 }
 
 static int convert(struct work *w, const char *source, struct error *err)
@@ -159,14 +160,14 @@ static int convert(struct work *w, const char *source, struct error *err)
 				 "--size is smaller than the disk in \"%s\" (%llu bytes)", source,
 				 (unsigned long long)size);
 	w->make.size = MAX(o.size, size);
-	if (!strcmp(w->make.format, "vhdx") && !w->make.sector_size)
-		w->make.sector_size = w->from->geometry.logical_sector;
+	if (!strcmp(w->make.format, "vhdx") && !w->make.logical_sector)
+		w->make.logical_sector = w->from->geometry.logical_sector;
 	if (o.resume)
 		r = resume_prepare(w, source, err);
 	if (r >= 0)
 		r = check_space(w, err);
 	if (r >= 0 && !w->start)
-		r = output_make(w->out.partial, &w->make, err);
+		r = image_create(w->out.partial, &w->make, err);
 	if (r < 0)
 		return r;
 	r = open_target(w, err);
@@ -214,7 +215,8 @@ static int run(unsigned count, char **arguments, struct error *err)
 		.make = {
 			.format = output_format(arguments[1], o.to_format),
 			.block_size = o.block_size,
-			.sector_size = o.sector_size,
+			.logical_sector = o.sector_size,
+			.later = arguments[1],
 			.fixed = o.fixed,
 		},
 	};

@@ -2,12 +2,8 @@
 /* vhd create: makes an empty image, or a differencing one that starts as its parent. */
 #include "vhdtool/verbs.h"
 
-#include "lib/cleanup.h"
-#include "vhd/chain.h"
+#include "vhd/create.h"
 #include "vhdtool/output.h"
-
-#include <errno.h>
-#include <string.h>
 
 static struct {
 	uint64_t size, block_size, sector_size;
@@ -28,56 +24,28 @@ static const struct tool_option table[] = {
 	{ 0 },
 };
 
-static int make(struct output *out, struct output_options *oo, struct error *err)
+static int make(struct output *out, struct error *err)
 {
-	int r;
-
-	if (oo->fixed) {
-		r = output_check_space(out->path, oo->size, err);
-		if (r < 0)
-			return r;
-	}
-	r = output_make(out->partial, oo, err);
-	return output_end(out, r, err);
-}
-
-/* A child has its parent's sectors, and its size unless another one is asked for. */
-static int make_child(struct output *out, struct output_options *oo, struct error *err)
-{
-	const struct tool_image image = { .search = o.search };
-	struct disk_parent ref;
-	struct disk *parent;
-	int r = tool_open(NULL, o.parent, true, &image, &parent, err);
+	const struct image_create_options make = {
+		.format = output_format(out->path, o.format),
+		.size = o.size,
+		.block_size = o.block_size,
+		.logical_sector = o.sector_size,
+		.fixed = o.fixed,
+		.parent = o.parent,
+		.search = o.search.count ? o.search.items : NULL,
+		.later = out->path,
+	};
+	int r = o.fixed ? output_check_space(out->path, o.size, err) : 0;
 
 	if (r < 0)
 		return r;
-	if (strcmp(parent->ops->name, oo->format))
-		r = error_set(err, -EINVAL, "\"%s\" is %s, so its child must be too, not %s",
-			      o.parent, parent->ops->name, oo->format);
-	else
-		r = chain_name_parent(parent, o.parent, out->path, &ref, err);
-	if (r >= 0) {
-		oo->parent = &ref;
-		oo->id = parent->geometry.id;
-		oo->size = oo->size ? oo->size : parent->geometry.size;
-		if (!oo->sector_size)
-			oo->sector_size = parent->geometry.logical_sector;
-		r = make(out, oo, err);
-		disk_parent_deinit(&ref);
-	}
-	(void)disk_close(parent, NULL);
-	return r;
+	r = image_create(out->partial, &make, err);
+	return output_end(out, r, true, err);
 }
 
 static int run(unsigned count, char **arguments, struct error *err)
 {
-	struct output_options oo = {
-		.format = output_format(arguments[0], o.format),
-		.size = o.size,
-		.block_size = o.block_size,
-		.sector_size = o.sector_size,
-		.fixed = o.fixed,
-	};
 	struct output out;
 	int r;
 
@@ -87,9 +55,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 	if (o.parent && o.fixed)
 		return tool_usage(err, "a differencing image cannot be --fixed");
 	r = output_begin(&out, arguments[0], o.force, false, err);
-	if (r < 0)
-		return r;
-	return o.parent ? make_child(&out, &oo, err) : make(&out, &oo, err);
+	return r < 0 ? r : make(&out, err);
 }
 
 const struct tool_verb verb_create = {

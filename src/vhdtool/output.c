@@ -3,12 +3,9 @@
 #include "vhdtool/output.h"
 
 #include "lib/cleanup.h"
-#include "vhd/disk.h"
-#include "vhd/vhd.h"
-#include "vhd/vhdx.h"
+#include "vhd/create.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -29,14 +26,19 @@ int output_begin(struct output *out, const char *path, bool force, bool resumabl
 	return 0;
 }
 
-int output_end(struct output *out, int result, struct error *err)
+int output_end(struct output *out, int result, bool durable, struct error *err)
 {
 	if (result >= 0 && rename(out->partial, out->path) < 0)
 		result = error_errno(err, -errno, "cannot rename \"%s\" to \"%s\"", out->partial,
 				     out->path);
-	if (result < 0)
+	if (result < 0) {
 		unlink(out->partial);
-	return result;
+		return result;
+	}
+	result = durable ? folder_sync(out->path) : 0;
+	return result < 0 ? error_errno(err, result, "the name of \"%s\" may not be durable",
+					out->path)
+			  : 0;
 }
 
 const char *output_format(const char *path, const char *given)
@@ -48,87 +50,6 @@ const char *output_format(const char *path, const char *given)
 	if (dot && (!strcasecmp(dot, ".raw") || !strcasecmp(dot, ".img")))
 		return "raw";
 	return dot && !strcasecmp(dot, ".vhd") ? "vhd" : "vhdx";
-}
-
-static int make_raw(int fd, const struct output_options *o, struct error *err)
-{
-	if (o->parent)
-		return error_set(err, -EINVAL, "a raw image cannot have a parent; choose vhdx");
-	if (o->block_size || o->sector_size)
-		return error_set(err, -EINVAL, "a raw image has neither blocks nor sectors");
-	if (ftruncate(fd, (off_t)o->size) < 0 ||
-	    (o->fixed && fallocate(fd, 0, 0, (off_t)o->size) < 0) || fsync(fd) < 0)
-		return error_errno(err, -errno, "cannot make an image of %llu bytes",
-				   (unsigned long long)o->size);
-	return 0;
-}
-
-static int make_vhdx(int fd, const struct output_options *o, struct error *err)
-{
-	const struct vhdx_create_options vo = {
-		.size = o->size,
-		.block_size = (uint32_t)o->block_size,
-		.logical_sector = (uint32_t)o->sector_size,
-		.fixed = o->fixed,
-		.parent = o->parent,
-		.id = o->id,
-	};
-
-	if (o->block_size > UINT32_MAX || o->sector_size > UINT32_MAX)
-		return error_set(err, -EINVAL,
-				 "blocks have 1M to 256M and sectors 512 or 4096 bytes");
-	return vhdx_create(fd, &vo, err);
-}
-
-/* A VHD has its own id; the disk has none, and sectors of 512 bytes. */
-static int make_vhd(int fd, const struct output_options *o, struct error *err)
-{
-	struct vhd_create_options vo = {
-		.size = o->size,
-		.block_size = (uint32_t)o->block_size,
-		.kind = o->fixed ? VHD_FIXED : VHD_DYNAMIC,
-	};
-
-	if (o->block_size > UINT32_MAX || (o->sector_size && o->sector_size != 512))
-		return error_set(err, -EINVAL, "a VHD has sectors of 512 bytes; choose vhdx");
-	if (o->parent) {
-		vo.kind = VHD_DIFFERENCING;
-		vo.parent = (struct disk_identity){ o->parent->id, o->parent->timestamp };
-		vo.relative = o->parent->relative;
-		vo.absolute = o->parent->absolute;
-	}
-	return vhd_create(fd, &vo, err);
-}
-
-static const struct maker {
-	const char *format;
-	int (*make)(int fd, const struct output_options *o, struct error *err);
-} makers[] = {
-	{ "raw", make_raw },
-	{ "vhd", make_vhd },
-	{ "vhdx", make_vhdx },
-};
-
-int output_make(const char *path, const struct output_options *o, struct error *err)
-{
-	const struct maker *m = NULL;
-	_cleanup_close_ int fd = -1;
-	int r;
-
-	for (size_t i = 0; i < ARRAY_SIZE(makers); i++)
-		if (!strcmp(makers[i].format, o->format))
-			m = &makers[i];
-	if (!m)
-		return error_set(err, -ENOTSUP, "images of format %s cannot be made", o->format);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot make \"%s\"", path);
-	r = m->make(fd, o, err);
-	if (r < 0) {
-		error_prefix(err, "%s", path);
-		unlink(path);
-	}
-	return r;
 }
 
 /* Length of the folder's part of a path, its last slash included. */
