@@ -93,6 +93,66 @@ int partita_vhd_extent(struct partita_vhd *vhd, uint64_t offset, enum partita_vh
 int partita_vhd_resize(struct partita_vhd *vhd, uint64_t size, struct partita_vhd_error *err);
 
 /*
+ * How long work is watched. `report` is called now and then, may not use the handle, and stops the
+ * work by a result other than 0: -ECANCELED, and the image is as good as before. A NULL in place of
+ * the struct: nobody watches.
+ */
+struct partita_vhd_progress {
+	int (*report)(void *context, uint64_t done, uint64_t total);
+	void *context;
+};
+
+/* Gives back what the file need not hold; `zeros`: also looks for blocks that hold only zeros. */
+int partita_vhd_compact(struct partita_vhd *vhd, int zeros,
+			const struct partita_vhd_progress *progress, struct partita_vhd_error *err);
+
+/* --- images that nobody has open --- */
+
+enum partita_vhd_finding {
+	PARTITA_VHD_NOTE,   /* unusual, but nothing is wrong */
+	PARTITA_VHD_WASTE,  /* space is lost; data is fine */
+	PARTITA_VHD_DAMAGE, /* data is lost or will be */
+};
+
+/*
+ * Examines all of an image, and changes nothing. 0 when that could be done; `found` (NULL is
+ * fine) gets what is wrong, a line for each.
+ */
+int partita_vhd_check(const char *path,
+		      void (*found)(void *context, enum partita_vhd_finding kind, const char *text),
+		      void *context, struct partita_vhd_error *err);
+
+enum partita_vhd_repaired {
+	PARTITA_VHD_MENDED, /* nothing is lost */
+	PARTITA_VHD_RISK,   /* something may be lost; nobody can say what */
+	PARTITA_VHD_LOST,   /* offset..offset+n of the disk has lost its data */
+};
+
+/*
+ * Makes a damaged VHD or VHDX one that opens and passes the check, in place: work on a copy.
+ * -EINVAL when too little is left of it.
+ */
+int partita_vhd_repair(const char *path,
+		       void (*found)(void *context, enum partita_vhd_repaired kind, uint64_t offset,
+				     uint64_t n, const char *text),
+		       void *context, struct partita_vhd_error *err);
+
+/*
+ * Writes what the differencing image at `path` holds into its parent, and deletes the image. Other
+ * images that have it as their parent cannot be opened afterwards.
+ */
+int partita_vhd_merge(const char *path, const char *const *search,
+		      const struct partita_vhd_progress *progress, struct partita_vhd_error *err);
+
+/*
+ * Makes the image at `parent` that of the one at `path`, which keeps its own data. -ESTALE: it was
+ * not made for that parent; `any` makes it so all the same, which is right only if both have the
+ * same content.
+ */
+int partita_vhd_rebase(const char *path, const char *parent, int any, const char *const *search,
+		       struct partita_vhd_error *err);
+
+/*
  * What has changed since a point in time, for backups. It is kept in PATH.track while the image is
  * opened for writing by its path through this library, `vhd` or a virtual machine of Partita.
  * Nothing is missed, also when the power fails; more than what has changed may be reported.

@@ -3,15 +3,13 @@
  * The public library (include/partita/vhd.h) on the disk layer: each handle has an event loop of
  * its own, which runs while a call waits. One mutex a handle makes threads take turns.
  */
-#include <partita/vhd.h>
+#include "vhd/api.h"
 
 #include "lib/cleanup.h"
-#include "vhd/create.h"
 #include "vhd/disk_drive.h"
 #include "vhd/track.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 struct partita_vhd {
@@ -25,18 +23,6 @@ const char *partita_vhd_version(void)
 	return PARTITA_VHD_VERSION;
 }
 
-static int tell(struct partita_vhd_error *ret, int code, const struct error *err)
-{
-	if (code < 0 && ret) {
-		ret->code = code;
-		memcpy(ret->message, err->message, sizeof(ret->message));
-	}
-	return code;
-}
-_Static_assert(sizeof(((struct error *)0)->message) ==
-		       sizeof(((struct partita_vhd_error *)0)->message),
-	       "an error's words are copied whole");
-
 /* --- opening and closing --- */
 
 static void handle_free(struct partita_vhd *vhd)
@@ -44,16 +30,6 @@ static void handle_free(struct partita_vhd *vhd)
 	loop_free(vhd->loop);
 	pthread_mutex_destroy(&vhd->lock);
 	free(vhd);
-}
-
-static int open_disk(struct loop *loop, const char *path, const struct disk_open_options *o,
-		     struct disk **ret, struct error *err)
-{
-	int fd = open(path, (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot open \"%s\"", path);
-	return disk_open(loop, fd, path, o, ret, err);
 }
 
 int partita_vhd_open(const char *path, unsigned flags, const char *const *search,
@@ -72,16 +48,16 @@ int partita_vhd_open(const char *path, unsigned flags, const char *const *search
 	int r;
 
 	if (!vhd)
-		return tell(err, error_set(&why, -ENOMEM, "out of memory"), &why);
+		return api_tell(err, error_set(&why, -ENOMEM, "out of memory"), &why);
 	pthread_mutex_init(&vhd->lock, NULL);
 	r = loop_new(64, &vhd->loop, &why);
 	if (r >= 0)
-		r = open_disk(vhd->loop, path, &o, &vhd->disk, &why);
+		r = api_open(vhd->loop, path, &o, &vhd->disk, &why);
 	if (r < 0)
 		handle_free(vhd);
 	else
 		*ret = vhd;
-	return tell(err, r, &why);
+	return api_tell(err, r, &why);
 }
 
 int partita_vhd_close(struct partita_vhd *vhd, struct partita_vhd_error *err)
@@ -93,7 +69,7 @@ int partita_vhd_close(struct partita_vhd *vhd, struct partita_vhd_error *err)
 		return 0;
 	r = disk_close(vhd->disk, &why);
 	handle_free(vhd);
-	return tell(err, r, &why);
+	return api_tell(err, r, &why);
 }
 
 void partita_vhd_get_info(struct partita_vhd *vhd, struct partita_vhd_info *ret)
@@ -190,7 +166,29 @@ int partita_vhd_resize(struct partita_vhd *vhd, uint64_t size, struct partita_vh
 		r = vhd->disk->ops->resize(vhd->disk, size, &why);
 	else
 		r = error_set(&why, -ENOTSUP, "%s images keep their size", vhd->disk->ops->name);
-	return tell(err, r, &why);
+	return api_tell(err, r, &why);
+}
+
+int partita_vhd_compact(struct partita_vhd *vhd, int zeros,
+			const struct partita_vhd_progress *progress, struct partita_vhd_error *err)
+{
+	const struct disk_compact_options o = {
+		.zeros = zeros,
+		.progress = progress ? api_progress : NULL,
+		.context = (void *)(uintptr_t)progress,
+	};
+	struct error why = { 0 };
+	int r;
+
+	LOCK_SCOPE(&vhd->lock);
+	if (vhd->disk->geometry.read_only)
+		r = error_set(&why, -EROFS, "the image was opened only for reading");
+	else if (vhd->disk->ops->compact)
+		r = vhd->disk->ops->compact(vhd->disk, &o, &why);
+	else
+		r = error_set(&why, -ENOTSUP, "%s images have nothing to give back",
+			      vhd->disk->ops->name);
+	return api_tell(err, r, &why);
 }
 
 /* --- tracking changes --- */
@@ -201,51 +199,6 @@ static int tracked(struct partita_vhd *vhd, struct track **ret, struct error *er
 {
 	*ret = track_of(vhd->disk);
 	return *ret ? 0 : error_set(err, -ENOTTY, "the image was not opened to track its changes");
-}
-
-int partita_vhd_track_enable(const char *path, const char *const *search, uint8_t ret_id[16],
-			     struct partita_vhd_error *err)
-{
-	const struct disk_open_options o = { .follow = true,
-					     .search = search,
-					     .tracking = DISK_TRACK_CREATE };
-	struct error why = { 0 };
-	struct loop *loop;
-	struct disk *disk;
-	struct guid id;
-	int r = loop_new(64, &loop, &why), closed;
-
-	if (r < 0)
-		return tell(err, r, &why);
-	r = open_disk(loop, path, &o, &disk, &why);
-	if (r >= 0) {
-		r = track_point(track_of(disk), &id, &why);
-		closed = disk_close(disk, r < 0 ? NULL : &why);
-		r = r < 0 ? r : closed;
-	}
-	loop_free(loop);
-	if (r >= 0)
-		memcpy(ret_id, &id, sizeof(id));
-	return tell(err, r, &why);
-}
-
-int partita_vhd_track_disable(const char *path, struct partita_vhd_error *err)
-{
-	const struct disk_open_options o = { .alone = true, .tracking = DISK_TRACK_OFF };
-	struct error why = { 0 };
-	struct loop *loop;
-	struct disk *disk;
-	int r = loop_new(8, &loop, &why);
-
-	if (r < 0)
-		return tell(err, r, &why);
-	r = open_disk(loop, path, &o, &disk, &why);
-	if (r >= 0) {
-		r = track_delete(path, &why);
-		disk_close(disk, NULL);
-	}
-	loop_free(loop);
-	return tell(err, r, &why);
 }
 
 int partita_vhd_track_point(struct partita_vhd *vhd, uint8_t ret_id[16],
@@ -262,7 +215,7 @@ int partita_vhd_track_point(struct partita_vhd *vhd, uint8_t ret_id[16],
 		r = track_point(t, &id, &why);
 	if (r >= 0)
 		memcpy(ret_id, &id, sizeof(id));
-	return tell(err, r, &why);
+	return api_tell(err, r, &why);
 }
 
 int partita_vhd_track_drop(struct partita_vhd *vhd, const uint8_t id[16],
@@ -278,7 +231,7 @@ int partita_vhd_track_drop(struct partita_vhd *vhd, const uint8_t id[16],
 	r = tracked(vhd, &t, &why);
 	if (r >= 0)
 		r = track_drop(t, &point, &why);
-	return tell(err, r, &why);
+	return api_tell(err, r, &why);
 }
 
 int partita_vhd_track_list(struct partita_vhd *vhd, struct partita_vhd_point *points, unsigned room,
@@ -292,7 +245,7 @@ int partita_vhd_track_list(struct partita_vhd *vhd, struct partita_vhd_point *po
 	LOCK_SCOPE(&vhd->lock);
 	r = tracked(vhd, &t, &why);
 	if (r < 0)
-		return tell(err, r, &why);
+		return api_tell(err, r, &why);
 	p = track_points(t, ret_count);
 	for (unsigned i = 0; i < MIN(room, *ret_count); i++) {
 		memcpy(points[i].id, &p[i].id, sizeof(points[i].id));
@@ -316,24 +269,5 @@ int partita_vhd_track_query(struct partita_vhd *vhd, const uint8_t id[16], uint6
 	r = tracked(vhd, &t, &why);
 	if (r >= 0)
 		r = track_query(t, &point, offset, n, changed, context, &why);
-	return tell(err, r, &why);
-}
-
-/* --- creating --- */
-
-int partita_vhd_create(const char *path, const struct partita_vhd_create_options *options,
-		       struct partita_vhd_error *err)
-{
-	const struct image_create_options o = {
-		.format = options->format ? options->format : "vhdx",
-		.size = options->size,
-		.block_size = options->block_size,
-		.logical_sector = options->logical_sector,
-		.fixed = options->fixed,
-		.parent = options->parent,
-		.search = options->search,
-	};
-	struct error why = { 0 };
-
-	return tell(err, image_create(path, &o, &why), &why);
+	return api_tell(err, r, &why);
 }

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -287,6 +288,122 @@ static void test_tracked_changes(void **state)
 	assert_int_equal(partita_vhd_track_disable(path_of("t.vhdx"), &err), -ENOENT);
 }
 
+static void write_sector(const char *name, uint8_t value, uint64_t offset)
+{
+	struct partita_vhd *vhd = open_ok(name, 0);
+	uint8_t b[512];
+
+	memset(b, value, sizeof(b));
+	assert_int_equal(partita_vhd_write(vhd, b, sizeof(b), offset), 0);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+}
+
+static uint8_t first_byte(const char *name, uint64_t offset)
+{
+	struct partita_vhd *vhd = open_ok(name, PARTITA_VHD_READ_ONLY);
+	uint8_t b[512];
+
+	assert_int_equal(partita_vhd_read(vhd, b, sizeof(b), offset), 0);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	return b[0];
+}
+
+static int stop_at_once(void *context, uint64_t done, uint64_t total)
+{
+	assert_true(done <= total);
+	++*(unsigned *)context;
+	return 1;
+}
+
+static void test_merge_and_rebase(void **state)
+{
+	const struct partita_vhd_create_options base = { .size = 64 * MIB, .block_size = MIB };
+	char names[3][128];
+	struct partita_vhd_create_options child = { .parent = names[0] };
+	struct partita_vhd_error err = { 0 };
+	unsigned calls = 0;
+	const struct partita_vhd_progress stop = { stop_at_once, &calls };
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		const char *const files[] = { "m0.vhdx", "m1.vhdx", "other.vhdx" };
+
+		snprintf(names[i], sizeof(names[i]), "%s", path_of(files[i]));
+	}
+	create_ok("m0.vhdx", &base);
+	create_ok("other.vhdx", &base);
+	create_ok("m1.vhdx", &child);
+	write_sector("m1.vhdx", 0x77, 3 * MIB);
+	assert_int_equal(partita_vhd_rebase(names[1], names[2], 0, NULL, &err), -ESTALE);
+	assert_int_equal(partita_vhd_rebase(names[1], names[2], 1, NULL, &err), 0);
+	assert_int_equal(first_byte("m1.vhdx", 3 * MIB), 0x77);
+	assert_int_equal(partita_vhd_merge(names[1], NULL, &stop, &err), -ECANCELED);
+	assert_true(calls > 0);
+	assert_int_equal(first_byte("m1.vhdx", 3 * MIB), 0x77);
+	assert_int_equal(partita_vhd_merge(names[1], NULL, NULL, &err), 0);
+	assert_int_equal(first_byte("other.vhdx", 3 * MIB), 0x77);
+	assert_int_equal(first_byte("m0.vhdx", 3 * MIB), 0);
+	assert_int_equal(access(names[1], F_OK), -1);
+	assert_int_equal(partita_vhd_merge(names[2], NULL, NULL, &err), -EINVAL);
+}
+
+static unsigned damages, losses;
+
+static void on_damage(void *context, enum partita_vhd_finding kind, const char *text)
+{
+	assert_true(!strcmp(context, "c") && text[0]);
+	damages += kind == PARTITA_VHD_DAMAGE;
+}
+
+static void on_repaired(void *context, enum partita_vhd_repaired kind, uint64_t offset, uint64_t n,
+			const char *text)
+{
+	assert_true(!strcmp(context, "r") && text[0]);
+	losses += kind == PARTITA_VHD_LOST && n && offset + n <= 64 * MIB;
+}
+
+static uint64_t file_size(const char *name)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path_of(name), &st), 0);
+	return (uint64_t)st.st_size;
+}
+
+static void test_compact_check_and_repair(void **state)
+{
+	const struct partita_vhd_create_options o = { .size = 64 * MIB, .block_size = MIB };
+	struct partita_vhd_error err = { 0 };
+	struct partita_vhd *vhd;
+	uint64_t before;
+
+	(void)state;
+	create_ok("c.vhdx", &o);
+	for (uint64_t i = 0; i < 8; i++)
+		write_sector("c.vhdx", (uint8_t)(i & 1), i * MIB);
+	before = file_size("c.vhdx");
+	vhd = open_ok("c.vhdx", PARTITA_VHD_READ_ONLY);
+	assert_int_equal(partita_vhd_compact(vhd, 1, NULL, &err), -EROFS);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	vhd = open_ok("c.vhdx", 0);
+	assert_int_equal(partita_vhd_compact(vhd, 1, NULL, &err), 0);
+	assert_int_equal(partita_vhd_close(vhd, NULL), 0);
+	assert_true(file_size("c.vhdx") + 4 * MIB <= before);
+	assert_int_equal(first_byte("c.vhdx", 7 * MIB), 1);
+
+	assert_int_equal(partita_vhd_check(path_of("none"), NULL, NULL, &err), -ENOENT);
+	assert_int_equal(partita_vhd_check(path_of("c.vhdx"), on_damage, "c", &err), 0);
+	assert_int_equal(damages, 0);
+	assert_int_equal(truncate(path_of("c.vhdx"), (off_t)(file_size("c.vhdx") - MIB)), 0);
+	assert_int_equal(partita_vhd_check(path_of("c.vhdx"), on_damage, "c", &err), 0);
+	assert_true(damages > 0);
+	assert_int_equal(partita_vhd_repair(path_of("c.vhdx"), on_repaired, "r", &err), 0);
+	assert_true(losses > 0);
+	damages = 0;
+	assert_int_equal(partita_vhd_check(path_of("c.vhdx"), on_damage, "c", &err), 0);
+	assert_int_equal(damages, 0);
+}
+
 static int teardown(void **state)
 {
 	char command[128];
@@ -299,9 +416,14 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_calls), cmocka_unit_test(test_child),
-		cmocka_unit_test(test_vhd_child), cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_threads),   cmocka_unit_test(test_tracked_changes),
+		cmocka_unit_test(test_all_calls),
+		cmocka_unit_test(test_child),
+		cmocka_unit_test(test_vhd_child),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_tracked_changes),
+		cmocka_unit_test(test_merge_and_rebase),
+		cmocka_unit_test(test_compact_check_and_repair),
 	};
 
 	if (!mkdtemp(folder))
