@@ -3,9 +3,12 @@
  * The load of `qemu-img bench` on the disk layer, without a guest: so many requests of one size,
  * each a step further than the last (or anywhere), so many at once. Prints "seconds
  * operations-per-second" of the load alone; opening and closing are not counted, as with qemu-img.
+ * With -M the load goes on until the image is merged into its parent under it.
  */
 #include "lib/cleanup.h"
 #include "vhd/disk.h"
+#include "vhd/gate.h"
+#include "vhd/merge.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +29,11 @@ struct slot {
 
 struct bench {
 	struct disk *disk;
-	bool write, random;
+	enum disk_op op;
+	bool random;
+	const char *parent; /* merged into, under the load; NULL = no */
+	struct gate_merge merge;
+	struct disk *merged;
 	uint64_t size, step, offset, count, flush_interval;
 	unsigned depth;
 	uint64_t started, done, since_flush, seed;
@@ -40,8 +47,9 @@ struct bench {
 static const char usage[] =
 	"usage: vhd-bench IMAGE [-w] [-r] [-n] [-f FORMAT] [-d DEPTH] [-s SIZE] [-S STEP] [-o "
 	"OFFSET]\n"
-	"                 [-c COUNT] [-F FLUSH-INTERVAL]\n"
-	"  -w write, -r at random places, -n past the page cache; sizes in bytes\n";
+	"                 [-c COUNT] [-F FLUSH-INTERVAL] [-M PARENT]\n"
+	"  -w write, -t trim, -r at random places, -n past the page cache, -T tracking changes;\n"
+	"  -M until the image is merged into its parent; sizes in bytes\n";
 
 static uint64_t place(struct bench *b)
 {
@@ -83,7 +91,7 @@ static void slot_start(struct slot *s)
 	struct bench *b = s->bench;
 
 	s->req = (struct disk_request){
-		.op = b->write ? DISK_WRITE : DISK_READ,
+		.op = b->op,
 		.offset = place(b),
 		.length = b->size,
 		.iov = &s->iov,
@@ -117,6 +125,38 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+static void on_merged(struct gate_merge *m, int result, struct disk *merged)
+{
+	struct bench *b = container_of(m, struct bench, merge);
+
+	b->result = result < 0 ? result : b->result;
+	b->merged = merged;
+	b->count = b->started;
+}
+
+/* The parent is opened again for writing, and a gate lies above the image. */
+static int merge_start(struct bench *b, const struct disk_open_options *options, struct error *err)
+{
+	struct disk *parent, *old = b->disk->below;
+	int fd = open(b->parent, O_RDWR | O_CLOEXEC), r;
+
+	if (fd < 0 || !old)
+		return error_set(err, -EINVAL, "\"%s\" is no parent", b->parent);
+	b->disk->ops->set_parent(b->disk, NULL);
+	disk_close(old, NULL);
+	r = disk_open(b->disk->loop, fd, b->parent, options, &parent, err);
+	if (r < 0)
+		return r;
+	r = merge_prepare(b->disk, parent, err);
+	b->disk->ops->set_parent(b->disk, parent);
+	if (r < 0)
+		return r;
+	b->disk = gate_new(b->disk);
+	b->merge.done = on_merged;
+	b->count = UINT64_MAX;
+	return b->disk ? gate_merge(gate_of(b->disk), &b->merge, err) : -ENOMEM;
+}
+
 static int run(struct bench *b)
 {
 	double begun = now();
@@ -145,13 +185,15 @@ static int parse(struct bench *b, struct disk_open_options *options, int argc, c
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "wrnf:d:s:S:o:c:F:")) >= 0) {
+	while ((c = getopt(argc, argv, "wtrnTf:d:s:S:o:c:F:M:")) >= 0) {
 		uint64_t value = optarg ? strtoull(optarg, NULL, 0) : 0;
 
-		b->write = b->write || c == 'w';
+		b->op = c == 'w' ? DISK_WRITE : c == 't' ? DISK_TRIM : b->op;
 		b->random = b->random || c == 'r';
 		options->direct = options->direct || c == 'n';
+		options->tracking = c == 'T' ? DISK_TRACK_CREATE : options->tracking;
 		options->format = c == 'f' ? optarg : options->format;
+		b->parent = c == 'M' ? optarg : b->parent;
 		b->depth = c == 'd' ? (unsigned)value : b->depth;
 		b->size = c == 's' ? value : b->size;
 		b->step = c == 'S' ? value : b->step;
@@ -177,16 +219,20 @@ int main(int argc, char **argv)
 		fputs(usage, stderr);
 		return 2;
 	}
-	options.read_only = !b.write;
-	fd = open(argv[optind], (b.write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	options.read_only = b.op == DISK_READ;
+	fd = open(argv[optind], (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
 	r = fd < 0 ? error_errno(&err, -errno, "cannot open \"%s\"", argv[optind])
-		   : loop_new(DEPTH_MAX, &loop, &err);
+		   : loop_new(2 * DEPTH_MAX, &loop, &err);
 	if (r >= 0)
 		r = disk_open(loop, fd, argv[optind], &options, &b.disk, &err);
+	if (r >= 0 && b.parent)
+		r = merge_start(&b, &options, &err);
 	if (r >= 0)
 		r = run(&b);
 	if (r >= 0)
 		r = disk_close(b.disk, &err);
+	if (r >= 0)
+		r = disk_close(b.merged, &err);
 	if (r < 0)
 		fprintf(stderr, "vhd-bench: %s\n", err.message[0] ? err.message : strerror(-r));
 	return r < 0;

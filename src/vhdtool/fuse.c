@@ -55,7 +55,7 @@ static void slot_give(struct slot *s)
 {
 	struct fuse *f = s->fuse;
 
-	list_append(&f->free, &s->node);
+	list_append(f->free.next, &s->node); /* first: its memory is still in the caches */
 	f->busy--;
 	if (f->ended && !f->busy)
 		loop_stop(f->loop);

@@ -15,7 +15,7 @@ done
 tmp=$(mktemp -d)
 cleanup() {
 	umount "$tmp/mnt" 2>/dev/null || :
-	for image in "$tmp"/*.vhdx "$tmp"/*.raw; do
+	for image in "$tmp"/*.vhd "$tmp"/*.vhdx "$tmp"/*.raw; do
 		"$vhd" unmount "$image" >/dev/null 2>&1 || :
 	done
 	rm -rf "$tmp"
@@ -82,6 +82,32 @@ round_trip ext4 mkfs.ext4 -q
 if command -v ntfs-3g >/dev/null && command -v mkntfs >/dev/null; then
 	round_trip ntfs mkntfs -Q -F
 fi
+
+# a child takes what is written, and its parent stays as it is
+for format in vhd vhdx; do
+	make "base.$format" 64M
+	device=$("$vhd" mount "base.$format" --device --writable)
+	mkfs.ext4 -q "$device"
+	"$vhd" unmount "$device"
+	"$vhd" mount "base.$format" mnt --writable
+	echo old >mnt/old
+	"$vhd" unmount mnt
+	nothing_left
+	sum=$(md5sum <"base.$format")
+	"$vhd" create "child.$format" --parent "base.$format"
+	"$vhd" mount "child.$format" mnt --writable
+	[ "$(cat mnt/old)" = old ]
+	echo new >mnt/new
+	"$vhd" unmount mnt
+	nothing_left
+	[ "$(md5sum <"base.$format")" = "$sum" ]
+	"$vhd" mount "child.$format" mnt
+	[ "$(cat mnt/new)" = new ]
+	"$vhd" unmount mnt
+	nothing_left
+	"$vhd" check "child.$format" >/dev/null
+	echo "ok child, $format"
+done
 
 # partitions: the first is Microsoft's reserved one
 make p.vhdx 512M

@@ -65,6 +65,30 @@ copy_through() {
 copy_through raw
 copy_through vhdx -o subformat=dynamic,block_size=1M
 
+# chain_through FORMAT: half of the source in the parent, all of it through the child
+chain_through() {
+	rm -f base."$1" child."$1" copy
+	truncate -s 96M half
+	dd if=source of=half bs=1M count=12 conv=notrunc status=none
+	"$vhd" convert half base."$1"
+	"$vhd" create child."$1" --parent base."$1"
+	serve child."$1" --writable
+	nbdcopy source "$uri"
+	qemu-img compare -q -f raw -F raw source "$uri"
+	stop
+	serve base."$1"
+	nbdcopy "$uri" copy
+	cmp half copy
+	stop
+	"$vhd" check child."$1" >/dev/null
+	echo "ok chain through $1"
+}
+
+chain_through vhd
+chain_through vhdx
+
+rm image
+"$vhd" convert source image --to vhdx --block-size 1M
 serve image --writable
 qemu-io -f raw -c 'write -P 7 1M 64k' -c 'write -z 1M 4k' -c 'discard 8M 1M' -c 'read -P 0 1M 4k' \
 	-c 'read -P 7 1052672 60k' -c 'write -P 9 -f 513 1000' -c 'read -P 9 513 1000' -c flush \
