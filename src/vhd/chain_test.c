@@ -428,6 +428,86 @@ static void test_wrong_parents(void **state)
 	assert_int_equal(run("rm -rf *.vhdx moved"), 0);
 }
 
+static bool stop_after(void *context, uint64_t done, uint64_t total)
+{
+	unsigned *left = context;
+
+	(void)done;
+	(void)total;
+	return (*left)--;
+}
+
+/* 0 <- 1 <- 2, and 3: what 0 was, changed here and there, and of another size. */
+static void rebase_set_up(struct model *m, const struct vhdx_create_options *o)
+{
+	struct disk *d;
+
+	create(0, o);
+	for (unsigned level = 0; level < 3; level++) {
+		if (level)
+			snapshot(level, o);
+		m->d = open_ok(level);
+		for (int n = 0; n < 100; n++)
+			model_step(m, MIB);
+		model_settle(m);
+		close_ok(m->d);
+		if (level == 0)
+			assert_int_equal(run("cp 0.vhdx 3.vhdx"), 0);
+	}
+	d = open_ok(3);
+	assert_int_equal(drive_zero(d, 3 * MIB, 2 * MIB), 0);
+	assert_int_equal(drive_write(d, m->expect, (uint64_t)100 * 512, 5 * MIB + 512, 0), 0);
+	assert_int_equal(d->ops->resize(d, o->size / 2 * (2 + (m->seed & 1)), NULL), 0);
+	close_ok(d);
+}
+
+static void rebase_copies(uint64_t seed)
+{
+	const struct vhdx_create_options o = { .size = 16 * MIB,
+					       .block_size = MIB,
+					       .logical_sector = 512 };
+	struct model m = { .size = o.size, .sector = 512, .seed = seed };
+	unsigned left = 0;
+	struct rebase_options ro = { .copy = true, .progress = stop_after, .context = &left };
+	struct error err = { 0 };
+	char parent[256];
+
+	m.expect = calloc(1, o.size);
+	assert_non_null(m.expect);
+	rebase_set_up(&m, &o);
+	snprintf(parent, sizeof(parent), "%s", path_of(3));
+	for (; left < 8; left += 3) {
+		unsigned stop = left;
+
+		assert_int_equal(image_rebase(loop, path_of(1), parent, &ro, &err), -ECANCELED);
+		left = stop;
+		m.d = open_ok(2);
+		model_compare(&m);
+		close_ok(m.d);
+	}
+	ro.progress = NULL;
+	if (image_rebase(loop, path_of(1), parent, &ro, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(unlink(path_of(0)), 0);
+	m.d = open_ok(2);
+	model_compare(&m);
+	close_ok(m.d);
+	for (unsigned level = 1; level < 4; level++)
+		check_ok(level);
+	free(m.expect);
+	assert_int_equal(run("rm -f *.vhdx"), 0);
+}
+
+static void test_rebase_copies(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed < 5; seed++) {
+		vhd = seed > 2;
+		rebase_copies(seed);
+	}
+	vhd = false;
+}
+
 /* --- behind a gate --- */
 
 struct live {
@@ -642,8 +722,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_histories),     cmocka_unit_test(test_histories_vhd),
 		cmocka_unit_test(test_table_moves),   cmocka_unit_test(test_deep),
-		cmocka_unit_test(test_wrong_parents), cmocka_unit_test(test_live_merge),
-		cmocka_unit_test(test_stopped_merge),
+		cmocka_unit_test(test_wrong_parents), cmocka_unit_test(test_rebase_copies),
+		cmocka_unit_test(test_live_merge),    cmocka_unit_test(test_stopped_merge),
 	};
 	int r;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* For tests and fuzzers: disk requests that block, on a loop that nothing else needs meanwhile. */
+/* Disk requests that block, on a loop that nothing else needs meanwhile: for tools and tests. */
 #pragma once
 
 #include "vhd/disk.h"

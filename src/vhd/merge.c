@@ -5,6 +5,7 @@
 #include "lib/cleanup.h"
 #include "vhd/chain.h"
 #include "vhd/gate.h"
+#include "vhd/rebase.h"
 #include "vhd/track.h"
 
 #include <errno.h>
@@ -246,14 +247,19 @@ int image_merge(struct loop *loop, const char *path, const struct merge_options 
 int image_rebase(struct loop *loop, const char *path, const char *parent_path,
 		 const struct rebase_options *options, struct error *err)
 {
+	struct disk_open_options open = options->open;
 	struct disk *child, *parent;
-	int r = child_open(loop, path, &options->open, &child, err), closed;
+	int r, closed;
 
+	open.follow = options->copy;
+	r = child_open(loop, path, &open, &child, err);
 	if (r < 0)
 		return r;
-	r = open_image(loop, parent_path, true, &options->open, &parent, err);
+	r = open_image(loop, parent_path, true, &open, &parent, err);
 	if (r >= 0) {
-		if (!options->any_identity)
+		if (options->copy)
+			r = rebase_copy(child, parent, options, err);
+		else if (!options->any_identity)
 			r = chain_parent_check(child, parent, err);
 		if (r >= 0)
 			r = reparent(child, path, parent, parent_path, err);

@@ -33,8 +33,15 @@ int image_merge(struct loop *loop, const char *path, const struct merge_options 
 struct rebase_options {
 	struct disk_open_options open;
 	bool any_identity; /* the new parent need not be the one that the image was made for */
+	/* Copies what the parents differ in, so that the contents stay; any parent will do then. */
+	bool copy;
+	bool (*progress)(void *context, uint64_t done, uint64_t total); /* of copy; as above */
+	void *context;
 };
 
-/* Makes the image at `parent` that of the one at `path`, which keeps its data. */
+/*
+ * Makes the image at `parent` that of the one at `path`, which keeps its data. Without `copy` the
+ * present parents need not be there.
+ */
 int image_rebase(struct loop *loop, const char *path, const char *parent,
 		 const struct rebase_options *options, struct error *err) _must_check_;
