@@ -8,9 +8,10 @@
 static const struct tool_verb verb_completion;
 
 static const struct tool_verb *const verbs[] = {
-	&verb_create, &verb_info,   &verb_check,   &verb_convert, &verb_map,        &verb_compare,
-	&verb_dump,   &verb_resize, &verb_compact, &verb_merge,   &verb_rebase,     &verb_share,
-	&verb_track,  &verb_serve,  &verb_mount,   &verb_unmount, &verb_completion,
+	&verb_create,  &verb_info,  &verb_check,  &verb_convert,    &verb_map,
+	&verb_compare, &verb_dump,  &verb_resize, &verb_compact,    &verb_merge,
+	&verb_rebase,  &verb_share, &verb_track,  &verb_serve,      &verb_mount,
+	&verb_unmount, &verb_ls,    &verb_cat,    &verb_completion,
 };
 
 static int run_completion(unsigned count, char **arguments, struct error *err)
