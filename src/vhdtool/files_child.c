@@ -40,11 +40,20 @@ static struct child {
 	size_t n, reply_n;
 } child;
 
-/* The socket, and what libraries look up by the way: time of new files, and who they are. */
 static const int allowed[] = {
-	SCMP_SYS(sendmsg), SCMP_SYS(gettimeofday), SCMP_SYS(time),
-	SCMP_SYS(getpid),  SCMP_SYS(getuid),       SCMP_SYS(geteuid),
-	SCMP_SYS(getgid),  SCMP_SYS(getegid),      SCMP_SYS(futex),
+	/* the socket */
+	SCMP_SYS(sendmsg),
+	/* what libraries look up by the way: time of new files, who they are */
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(time),
+	SCMP_SYS(getpid),
+	SCMP_SYS(getuid),
+	SCMP_SYS(geteuid),
+	SCMP_SYS(getgid),
+	SCMP_SYS(getegid),
+	SCMP_SYS(futex),
+	/* qsort asks how much memory there is */
+	SCMP_SYS(sysinfo),
 };
 
 static int enter_sandbox(struct error *err)

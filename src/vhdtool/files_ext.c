@@ -171,11 +171,10 @@ static int ext_open(struct files_volume *v, struct files **ret, struct error *er
 	code = ext2fs_open2("disk", NULL, flags, 0, 0, ext_io_manager(), &e->fs);
 	if (code) {
 		e->fs = NULL;
-		ext_error(err, code, "the superblock (byte 1024 of the file system)");
 		return error_set(err, -EIO,
-				 "%s; e2fsck knows its copies, and `vhd mount --file` shows it the "
-				 "disk",
-				 err->message);
+				 "the superblock (byte 1024 of the file system): %s; e2fsck knows "
+				 "its copies, and `vhd mount --file` shows it the disk",
+				 error_message(code));
 	}
 	look_at_state(e);
 	return v->writable ? ext_check_writable(e, err) : 0;

@@ -168,7 +168,23 @@ static errcode_t touch(struct ext *e, ext2_ino_t dir)
 	return code ? code : ext2fs_write_inode(e->fs, dir, &i);
 }
 
-/* Gives back blocks and inode of what has no name. */
+static int free_block(ext2_filsys fs, blk64_t *block, e2_blkcnt_t count, blk64_t ref, int offset,
+		      void *context)
+{
+	(void)count;
+	(void)ref;
+	(void)offset;
+	(void)context;
+	if (*block < fs->super->s_first_data_block || *block >= ext2fs_blocks_count(fs->super))
+		return BLOCK_ABORT;
+	ext2fs_block_alloc_stats2(fs, *block, -1);
+	return 0;
+}
+
+/*
+ * Gives back blocks and inode of what has no name. Not with ext2fs_punch: that of 1.47.0 refuses a
+ * stretch that ends with the last block of the file system.
+ */
 static errcode_t free_inode(struct ext *e, ext2_ino_t ino)
 {
 	struct ext2_inode_large i;
@@ -177,10 +193,17 @@ static errcode_t free_inode(struct ext *e, ext2_ino_t ino)
 
 	if (!code)
 		code = ext2fs_free_ext_attr(e->fs, ino, &i);
-	if (!code && ext2fs_inode_has_valid_blocks2(e->fs, small))
-		code = ext2fs_punch(e->fs, ino, small, NULL, 0, ~0ULL);
+	if (!code && ext2fs_inode_has_valid_blocks2(e->fs, small)) {
+		code = ext2fs_block_iterate3(e->fs, ino, BLOCK_FLAG_READ_ONLY, NULL, free_block,
+					     NULL);
+		memset(i.i_block, 0, sizeof(i.i_block));
+		i.i_blocks = 0;
+		i.osd2.linux2.l_i_blocks_hi = 0;
+	}
 	if (code)
 		return code;
+	i.i_flags = 0;
+	i.i_size = i.i_size_high = 0;
 	i.i_links_count = 0;
 	i.i_dtime = (uint32_t)time(NULL);
 	code = ext2fs_write_inode_full(e->fs, ino, small, sizeof(i));

@@ -315,6 +315,11 @@ int session_child(struct files_session *s, uint64_t dir, const char *name, struc
 	return get_info(s, ret, err);
 }
 
+bool session_is_gone(const struct files_session *s)
+{
+	return s->gone;
+}
+
 uint64_t session_root(const struct files_session *s)
 {
 	return s->root;

@@ -31,6 +31,8 @@ int session_open(const char *image, const struct files_open *o, struct files_ses
 /* What was written is durable when this succeeds. Frees in any case. */
 int session_close(struct files_session *s, struct error *err);
 
+/* The reader has died or was ended: every later call fails. */
+bool session_is_gone(const struct files_session *s);
 uint64_t session_root(const struct files_session *s);
 int session_stat(struct files_session *s, uint64_t id, struct files_node *ret,
 		 struct error *err) _must_check_;
