@@ -150,7 +150,13 @@ static int copy_link(struct cp *c, const struct cp_source *from, const struct fi
 	r = session_child(c->session, dir, to, &old, err);
 	if (r >= 0)
 		return error_set(err, -EEXIST, "something in the image has that name");
-	return r == -ENOENT ? session_symlink(c->session, dir, to, target, info, err) : r;
+	if (r != -ENOENT)
+		return r;
+	r = session_symlink(c->session, dir, to, target, info, err);
+	if (r != -ENOTSUP)
+		return r;
+	cp_left_out(c, from->path, err->message);
+	return 0;
 }
 
 static int make_folder(struct cp *c, const struct files_info *info, uint64_t dir, const char *to,
