@@ -16,7 +16,7 @@ static const struct {
 #else
 	[FILES_NTFS] = { NULL, "libntfs-3g" },
 #endif
-	[FILES_FAT] = { NULL, "a reader of its own" },
+	[FILES_FAT] = { &files_fat, "a reader of its own" },
 };
 
 const struct files_ops *files_ops_of(enum files_system system)
