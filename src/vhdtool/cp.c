@@ -193,6 +193,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 	else
 		r = copy_out(&c, from, arguments[1], err);
 	tool_progress_end();
+	seen_free(&c.seen);
 	closed = session_close(c.session, &closing);
 	if (r >= 0 && closed < 0)
 		return error_set(err, closed, "%s", closing.message);

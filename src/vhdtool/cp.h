@@ -2,6 +2,7 @@
 /* What the halves of `vhd cp` share: cp.c finds out what is meant, cp_out.c and cp_in.c copy. */
 #pragma once
 
+#include "vhdtool/files_seen.h"
 #include "vhdtool/files_session.h"
 
 #define CP_DEPTH_MAX 256u /* folders in folders; each is an open descriptor */
@@ -12,6 +13,7 @@ struct cp {
 	bool merge;      /* the topmost folder may be there */
 	unsigned failed; /* things that were left out, each with its line on standard error */
 	uint64_t copied;
+	struct seen seen; /* folders of the image */
 };
 
 /* Says on standard error why something is left out, and counts it. */

@@ -206,6 +206,10 @@ static int copy_folder(struct cp *c, const struct files_node *node, int dirfd, c
 		return error_set(err, -EISDIR, "it is a folder; --recursive copies it");
 	if (depth > CP_DEPTH_MAX)
 		return error_set(err, -ELOOP, "folders are more than %u deep", CP_DEPTH_MAX);
+	r = seen_add(&c->seen, node->id);
+	if (r <= 0)
+		return error_set(err, r < 0 ? r : -ELOOP,
+				 r < 0 ? "out of memory" : "a folder that is in two places");
 	r = session_list(c->session, node->id, &list, err);
 	if (r >= 0)
 		r = fd = open_folder(c, &node->info, dirfd, name, !depth && c->merge, err);

@@ -432,7 +432,9 @@ static int seek_to(struct fat *f, const struct entry *e, uint64_t offset, struct
 		f->at_first = f->at_cluster = e->cluster;
 		f->at_index = 0;
 	}
-	if (!is_cluster(f, f->at_cluster))
+	if (wanted >= f->clusters)
+		r = error_set(err, -EIO, "it is larger than the file system");
+	else if (!is_cluster(f, f->at_cluster))
 		r = error_set(err, -EIO, "its first cluster is %u, which there is not", e->cluster);
 	while (r >= 0 && f->at_index < wanted) {
 		uint32_t next;
@@ -538,11 +540,16 @@ static bool lay_out(struct fat *f, const struct bpb *b)
 		return false;
 	clusters = ((uint64_t)b->sectors * b->sector - f->data) / f->cluster_size;
 	f->bits = b->root_cluster ? 32 : clusters < 4085 ? 12 : 16;
+	if (f->bits != 32 && (!f->root_size || clusters >= 65525))
+		return false;
+	/* A file system may be cut off: what is there is read. */
+	clusters = MIN(clusters, (f->files.volume->size - MIN(f->data, f->files.volume->size)) /
+					 f->cluster_size);
 	f->clusters = (uint32_t)MIN(clusters, 0x0ffffff5u);
 	f->root_cluster = b->root_cluster;
 	if (f->bits == 32)
 		f->root = f->root_size = 0;
-	return f->bits == 32 || (f->root_size && f->clusters < 65525);
+	return true;
 }
 
 /* The second entry of the table has a bit that Windows and Linux clear while it is mounted. */

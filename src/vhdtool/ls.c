@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* vhd ls: what a folder inside an image has, without mounting it. */
+#include "vhdtool/files_seen.h"
 #include "vhdtool/files_session.h"
 #include "vhdtool/verbs.h"
 
@@ -30,6 +31,7 @@ struct ls {
 	struct files_session *session;
 	json_t *list; /* NULL = lines */
 	unsigned bad;
+	struct seen seen;
 };
 
 static const char *const kinds[] = {
@@ -151,11 +153,40 @@ static void show(struct ls *l, const char *path, const struct files_node *node, 
 		print_line(l, path, node, bad);
 }
 
+static int list_folder(struct ls *l, const char *prefix, const struct files_node *dir,
+		       unsigned depth, struct error *err);
+
+/* What is in a folder that was just shown, if that is wanted. */
+static int go_inside(struct ls *l, const char *path, const struct files_entry *e, unsigned depth,
+		     struct error *err)
+{
+	_cleanup_free_ char *inside = NULL;
+	char shown[FILES_SHOWN_MAX];
+	int r;
+
+	if (!o.recursive || e->bad || e->node.info.kind != FILES_FOLDER)
+		return 0;
+	r = seen_add(&l->seen, e->node.id);
+	if (r < 0 || asprintf(&inside, "%s/", path) < 0) {
+		inside = NULL;
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	r = r ? list_folder(l, inside, &e->node, depth + 1, err)
+	      : error_set(err, -ELOOP, "\"%.100s\": a folder that is in two places",
+			  files_shown(path, shown));
+	if (r >= 0 || session_is_gone(l->session))
+		return r;
+	fprintf(stderr, "vhd ls: %s\n", err->message);
+	*err = (struct error){ 0 };
+	l->bad++;
+	return 0;
+}
+
 /* `prefix` is what stands before the names: "" or "folder/". */
 static int list_folder(struct ls *l, const char *prefix, const struct files_node *dir,
 		       unsigned depth, struct error *err)
 {
-	_cleanup_(files_list_free) struct files_list list;
+	_cleanup_(files_list_free) struct files_list list = { 0 };
 	char shown[FILES_SHOWN_MAX];
 	int r;
 
@@ -174,15 +205,7 @@ static int list_folder(struct ls *l, const char *prefix, const struct files_node
 			return error_set(err, -ENOMEM, "out of memory");
 		}
 		show(l, path, &e->node, e->bad);
-		if (o.recursive && !e->bad && e->node.info.kind == FILES_FOLDER) {
-			_cleanup_free_ char *inside = NULL;
-
-			if (asprintf(&inside, "%s/", path) < 0) {
-				inside = NULL;
-				return error_set(err, -ENOMEM, "out of memory");
-			}
-			r = list_folder(l, inside, &e->node, depth + 1, err);
-		}
+		r = go_inside(l, path, e, depth, err);
 	}
 	return r;
 }
@@ -193,6 +216,8 @@ static int list_path(struct ls *l, const char *path, struct error *err)
 	bool follow = path[strlen(path) - 1] == '/';
 	int r = session_find(l->session, path, follow, &node, err);
 
+	if (r >= 0)
+		r = seen_add(&l->seen, node.id);
 	if (r >= 0 && node.info.kind == FILES_FOLDER)
 		return list_folder(l, "", &node, 0, err);
 	if (r >= 0)
@@ -216,6 +241,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 	if (r >= 0 && l.list)
 		tool_print_json(json_incref(l.list));
 	json_decref(l.list);
+	seen_free(&l.seen);
 	(void)session_close(l.session, NULL);
 	if (r < 0 || !l.bad)
 		return r < 0 ? r : TOOL_OK;
