@@ -61,10 +61,11 @@ static int enter_sandbox(struct error *err)
 	const struct sandbox s = { allowed, ARRAY_SIZE(allowed), NULL, 0 };
 	const struct rlimit none = { 0, 0 }, memory = { MEMORY_MAX, MEMORY_MAX };
 
-	if (SANITIZED)
+	if (SANITIZED) /* it has findings to tell, and wants more than the filter allows */
 		return 0;
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0 ||
-	    setrlimit(RLIMIT_FSIZE, &none) < 0 || setrlimit(RLIMIT_AS, &memory) < 0)
+	if (dup2(STDOUT_FILENO, STDERR_FILENO) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	    setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &none) < 0 ||
+	    setrlimit(RLIMIT_AS, &memory) < 0)
 		return error_errno(err, -errno, "cannot limit the reader");
 	return sandbox_enter(&s, err);
 }

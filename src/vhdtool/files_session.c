@@ -112,10 +112,6 @@ static int start_reader(struct files_session *s, struct error *err)
 	null = open("/dev/null", O_RDWR);
 	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(ends[1], 3) < 0)
 		_exit(1);
-#ifndef PARTITA_READER_TALKS
-	if (dup2(null, 2) < 0)
-		_exit(1);
-#endif
 	if (close_range(4, ~0u, 0) < 0)
 		_exit(1);
 	files_child_run(3);
@@ -471,15 +467,16 @@ int session_set_time(struct files_session *s, uint64_t id, const struct files_in
 /* --- opening and closing --- */
 
 struct choice {
-	const struct ptable_entry *entry;
+	uint64_t offset, length;
+	unsigned partition; /* 0 = the whole disk */
 	enum files_system system;
 	const char *name;
 };
 
-static void use_part(struct files_session *s, const struct ptable_entry *e)
+static void use_part(struct files_session *s, const struct choice *c)
 {
-	s->offset = e ? e->offset : 0;
-	s->volume.size = e ? e->length : s->disk->geometry.size;
+	s->offset = c->offset;
+	s->volume.size = c->length;
 }
 
 static int recognise(struct files_session *s, const struct ptable_entry *e, struct choice *ret,
@@ -487,8 +484,10 @@ static int recognise(struct files_session *s, const struct ptable_entry *e, stru
 {
 	int r;
 
-	use_part(s, e);
-	ret->entry = e;
+	*ret = (struct choice){ .length = s->disk->geometry.size };
+	if (e)
+		*ret = (struct choice){ e->offset, e->length, e->number };
+	use_part(s, ret);
 	r = files_recognise(&s->volume, &ret->system, &ret->name);
 	return r < 0 ? error_errno(err, r, "cannot read the start of the file system") : 0;
 }
@@ -506,7 +505,7 @@ static void tell_choices(const struct choice *all, unsigned count, char *text, s
 	*text = 0;
 	for (unsigned i = 0; i < count && at < size; i++)
 		at += (size_t)snprintf(text + at, size - at, "%s%u (%s)", i ? ", " : "",
-				       all[i].entry->number, all[i].name);
+				       all[i].partition, all[i].name);
 }
 
 /* The one partition that has a file system; boot loaders' only when there is no other. */
@@ -560,7 +559,7 @@ static int find_volume(struct files_session *s, const struct files_open *o, stru
 	struct ptable t;
 	int r;
 
-	use_part(s, NULL);
+	s->volume.size = s->disk->geometry.size;
 	source.size = s->volume.size;
 	source.read = read_table;
 	source.context = s;
@@ -577,7 +576,7 @@ static int find_volume(struct files_session *s, const struct files_open *o, stru
 	else
 		r = recognise(s, NULL, ret, err);
 	if (r >= 0)
-		use_part(s, ret->entry);
+		use_part(s, ret);
 	return r;
 }
 
@@ -585,8 +584,8 @@ static int check_choice(const struct choice *c, struct error *err)
 {
 	char where[40] = "the disk";
 
-	if (c->entry)
-		snprintf(where, sizeof(where), "partition %u", c->entry->number);
+	if (c->partition)
+		snprintf(where, sizeof(where), "partition %u", c->partition);
 	if (c->system == FILES_UNKNOWN)
 		return error_set(err, -ENOTSUP,
 				 "%s does not begin with a file system that is known: it is empty, "
