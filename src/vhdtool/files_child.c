@@ -110,7 +110,15 @@ static int do_list(struct child *c, struct error *err)
 
 static int do_stat(struct child *c, struct error *err)
 {
-	return c->files->ops->stat(c->files, c->in.id, &c->out.info, err);
+	const struct files_info *i = &c->out.info;
+	int r = c->files->ops->stat(c->files, c->in.id, &c->out.info, err);
+
+	if (r < 0)
+		return r;
+	if (i->size > INT64_MAX || i->mtime_ns >= 1000000000)
+		return error_set(err, -EIO, "its inode is damaged: a size of %llu",
+				 (unsigned long long)i->size);
+	return 0;
 }
 
 static int do_readlink(struct child *c, struct error *err)

@@ -198,6 +198,19 @@ if ! wait $copier; then
 	want 1 'there is no "stopped"' ls fs.raw /stopped
 fi
 clean_ext fs.raw
+"$vhd" cp big fs.raw:/killed 2>err &
+copier=$!
+until dumpe2fs -h fs.raw 2>/dev/null | grep -q 'state: *not clean' || ! kill -0 $copier 2>/dev/null; do
+	sleep 0.01
+done
+if kill -9 $copier 2>/dev/null && ! wait $copier 2>/dev/null; then
+	want 0 'was not unmounted, and is read as it lies' ls fs.raw
+	want 1 'not written to: the file system was not unmounted' cp tree/hello fs.raw:/x
+	want 1 'there is no "killed"' ls fs.raw /killed
+	e2fsck -fy fs.raw >/dev/null 2>&1 || :
+	clean_ext fs.raw
+	want 0 '' cp tree/hello fs.raw:/x
+fi
 rm -f big
 with_ext 32M -t ext4
 "$vhd" serve fs.raw --socket socket --writable >/dev/null 2>&1 &
@@ -286,6 +299,11 @@ grep -q 'pipe" is left out' err || fail 'a pipe'
 want 0 'new\\012line \\033\[2J \\377' ls fs.raw
 want 0 '"path_hex": "6e65770a6c696e65201b5b324a20ff"' ls fs.raw --json
 
+with_ext 32M -t ext4
+debugfs -w -R 'set_inode_field /hello size 0xffffffffffffffff' fs.raw >/dev/null 2>&1
+want 3 '^sparse' ls fs.raw
+want 1 'hello" is left out: its inode is damaged' cp fs.raw:/ damaged -r
+cmp damaged/sparse tree/sparse || fail 'what is well is not there'
 mkdir -p rings/a/b rings/c
 rm -f fs.raw
 mke2fs -q -F -t ext4 -O ^metadata_csum,^dir_index -d rings fs.raw 8M >/dev/null 2>&1
@@ -402,6 +420,13 @@ ntfs() {
 	want 1 'there is no' ls fs.raw /vhd-cp
 	[ "$("$vhd" ls fs.raw)" = "$(printf 'links\nnew\nrandom')" ] || fail 'something unfinished is left'
 	clean_ntfs fs.raw
+	cp fs.raw dirty.raw
+	# the flags of the volume: an attribute of 12 bytes, version 3.1 before them
+	for at in $(grep -obUaP '\x0c\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\x03\x01' dirty.raw | cut -d : -f 1); do
+		poke dirty.raw $((at + 18)) '\001'
+	done
+	want 0 'marked as dirty, and is read as it lies' ls dirty.raw
+	want 1 'not written to: the file system is marked as dirty' cp plain/hello dirty.raw:/x
 	in_partition gpt 32
 	"$vhd" convert disk.raw disk.vhdx --force >/dev/null
 	rm -f child.vhdx
