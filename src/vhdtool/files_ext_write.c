@@ -76,7 +76,11 @@ int ext_check_writable(struct ext *e, struct error *err)
 
 		snprintf(text, sizeof(text), "%.*s", (int)n, e->files.note);
 		e->files.note[0] = 0;
-		return refuse(err, text);
+		return error_set(
+			err, -EROFS,
+			"not written to: %s; its guest mends that when it starts, or e2fsck "
+			"on `vhd mount --device --writable`",
+			text);
 	}
 	if (!odd_compat && !odd_ro && !odd_incompat)
 		return 0;

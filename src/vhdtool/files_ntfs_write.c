@@ -34,8 +34,9 @@ int ntfs_end_writing(struct ntfs *n, struct error *err)
 	if (n->made)
 		(void)ntfs_files_discard(&n->files, NULL);
 	errno = 0;
-	/* What the library has in memory is written by then: it holds no inode open. */
-	if (ntfs_device_sync(n->device) < 0)
+	/* All other inodes are closed, and so written; these two the library keeps open. */
+	if (ntfs_inode_sync(n->volume->mft_ni) < 0 || ntfs_inode_sync(n->volume->lcnbmp_ni) < 0 ||
+	    ntfs_device_sync(n->device) < 0)
 		n->failed = true;
 	if (n->failed)
 		return error_set(err, -EIO,

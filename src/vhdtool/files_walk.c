@@ -53,14 +53,10 @@ static int step_down(struct walk *w, const char *name, const char *rest, bool fo
 	bool last = !rest[strspn(rest, "/")], slash = *rest == '/';
 	char shown[FILES_SHOWN_MAX];
 	struct files_node next;
-	int r;
+	int r = session_child(w->session, w->at.id, name, &next, err);
 
-	files_shown(name, shown);
-	if (w->at.info.kind != FILES_FOLDER)
-		return error_set(err, -ENOTDIR, "what stands before \"%s\" is no folder", shown);
-	r = session_child(w->session, w->at.id, name, &next, err);
 	if (r == -ENOENT)
-		return error_set(err, r, "there is no \"%s\"", shown);
+		return error_set(err, r, "there is no \"%s\"", files_shown(name, shown));
 	if (r < 0)
 		return r;
 	if (next.info.kind == FILES_SYMLINK && (!last || follow || slash))
@@ -75,7 +71,7 @@ static int step_down(struct walk *w, const char *name, const char *rest, bool fo
 
 static int walk_on(struct walk *w, bool follow, struct error *err)
 {
-	char name[FILES_LINK_MAX];
+	char name[FILES_LINK_MAX], shown[FILES_SHOWN_MAX];
 	const char *from = w->rest + strspn(w->rest, "/");
 	size_t n = strcspn(from, "/");
 
@@ -83,6 +79,9 @@ static int walk_on(struct walk *w, bool follow, struct error *err)
 		return error_set(err, -ENAMETOOLONG, "a name of %zu bytes", n);
 	memcpy(name, from, n);
 	name[n] = 0;
+	if (n && w->at.info.kind != FILES_FOLDER)
+		return error_set(err, -ENOTDIR, "what stands before \"%s\" is no folder",
+				 files_shown(name, shown));
 	if (!n || !strcmp(name, ".") || !strcmp(name, "..")) {
 		memmove(w->rest, from + n, strlen(from + n) + 1);
 		return strcmp(name, "..") ? 0 : step_up(w, err);
