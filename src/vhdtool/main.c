@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* vhd: one command line for virtual hard disks; a table of verbs, each in its own file. */
+#include "vhdtool/files.h"
 #include "vhdtool/verbs.h"
 
 #include <stdio.h>
@@ -8,9 +9,10 @@
 static const struct tool_verb verb_completion;
 
 static const struct tool_verb *const verbs[] = {
-	&verb_create, &verb_info,   &verb_check,   &verb_convert, &verb_map,        &verb_compare,
-	&verb_dump,   &verb_resize, &verb_compact, &verb_merge,   &verb_rebase,     &verb_share,
-	&verb_track,  &verb_serve,  &verb_mount,   &verb_unmount, &verb_completion,
+	&verb_create,  &verb_info,  &verb_check,  &verb_convert, &verb_map,
+	&verb_compare, &verb_dump,  &verb_resize, &verb_compact, &verb_merge,
+	&verb_rebase,  &verb_share, &verb_track,  &verb_serve,   &verb_mount,
+	&verb_unmount, &verb_ls,    &verb_cat,    &verb_cp,      &verb_completion,
 };
 
 static int run_completion(unsigned count, char **arguments, struct error *err)
@@ -29,6 +31,18 @@ static const struct tool_verb verb_completion = {
 	.hidden = true,
 	.run = run_completion,
 };
+
+static void print_file_systems(void)
+{
+	static const struct {
+		enum files_system system;
+		const char *name;
+	} all[] = { { FILES_EXT, "ext2/3/4" }, { FILES_NTFS, "NTFS" }, { FILES_FAT, "FAT" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		printf("%s: %s%s\n", all[i].name, files_library_of(all[i].system),
+		       files_ops_of(all[i].system) ? "" : " (not in this build)");
+}
 
 static void print_usage(FILE *out)
 {
@@ -51,6 +65,7 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "--version")) {
 		puts("vhd " PARTITA_VERSION);
+		print_file_systems();
 		return TOOL_OK;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)

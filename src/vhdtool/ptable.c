@@ -279,7 +279,7 @@ static const struct guid not_main[] = {
 	GUID(0x0657fd6d, 0xa4ab, 0x43c4, 0x84, 0xe5, 0x09, 0x33, 0xc8, 0x4b, 0x4f, 0x4f),
 };
 
-static bool is_main(const struct ptable *t, const struct ptable_entry *e)
+bool ptable_is_main(const struct ptable *t, const struct ptable_entry *e)
 {
 	if (t->kind == PTABLE_MBR)
 		return e->mbr_type != 0x82 && e->mbr_type != 0xef && e->mbr_type != 0x27;
@@ -292,7 +292,7 @@ static bool is_main(const struct ptable *t, const struct ptable_entry *e)
 const struct ptable_entry *ptable_main(const struct ptable *t)
 {
 	for (unsigned i = 0; i < t->count; i++)
-		if (is_main(t, &t->entries[i]))
+		if (ptable_is_main(t, &t->entries[i]))
 			return &t->entries[i];
 	return NULL;
 }

@@ -36,5 +36,7 @@ struct ptable_source {
 /* A disk without a table is no error. Partitions lie inside the disk and are not empty. */
 int ptable_read(const struct ptable_source *s, struct ptable *ret, struct error *err) _must_check_;
 const struct ptable_entry *ptable_find(const struct ptable *t, unsigned number);
-/* The first one that can hold a file system of the user's; NULL when there is none. */
+/* Whether it can hold a file system of the user's: no boot loader's, nothing of Windows' own. */
+bool ptable_is_main(const struct ptable *t, const struct ptable_entry *e);
+/* The first of these; NULL when there is none. */
 const struct ptable_entry *ptable_main(const struct ptable *t);

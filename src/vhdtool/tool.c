@@ -156,32 +156,48 @@ static void print_help(const struct tool_verb *verb, FILE *out)
 
 		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->value ? " " : "",
 			 o->value ? o->value : "");
+		if (o->letter)
+			snprintf(left, sizeof(left), "-%c, --%s", o->letter, o->name);
 		fprintf(out, "  %-24s %s\n", left, o->help);
 	}
 	if (verb->notes)
 		fprintf(out, "\n%s", verb->notes);
 }
 
+/* Options with letters are flags. */
+static int option_of_letter(const struct tool_verb *verb, int c)
+{
+	for (unsigned i = 0; i < option_count(verb); i++)
+		if (c && c == verb->options[i].letter)
+			return VAL_FIRST + (int)i;
+	return c;
+}
+
 /* 0; 1 when help was asked for; or a negative errno. */
 static int parse_options(const struct tool_verb *verb, int argc, char **argv, struct error *err)
 {
 	struct option longs[OPTIONS_MAX + 2] = { { "help", no_argument, NULL, 'h' } };
+	char letters[2 * OPTIONS_MAX + 3] = ":h", *next = letters + 2;
 	unsigned count = option_count(verb);
 	int c, r;
 
 	if (count > OPTIONS_MAX)
 		return error_set(err, -EINVAL, "too many options in the table");
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < count; i++) {
+		if (verb->options[i].letter)
+			*next++ = verb->options[i].letter;
 		longs[i + 1] = (struct option){
 			.name = verb->options[i].name,
 			.has_arg = verb->options[i].kind == TOOL_FLAG ? no_argument
 								      : required_argument,
 			.val = VAL_FIRST + (int)i,
 		};
+	}
 	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":h", longs, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) >= 0) {
 		if (c == 'h')
 			return 1;
+		c = option_of_letter(verb, c);
 		if (c == ':')
 			return error_set(err, -EINVAL, "%s wants an argument", argv[optind - 1]);
 		if (c < VAL_FIRST)

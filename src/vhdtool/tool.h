@@ -41,6 +41,7 @@ struct tool_option {
 	void *target;      /* static memory of the verb */
 	const char *value; /* what help calls the argument */
 	const char *help;
+	char letter; /* a short name: 'l' for -l; 0 = none */
 };
 
 struct tool_verb {

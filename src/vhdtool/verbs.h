@@ -20,3 +20,6 @@ extern const struct tool_verb verb_share;
 extern const struct tool_verb verb_track;
 extern const struct tool_verb verb_mount;
 extern const struct tool_verb verb_unmount;
+extern const struct tool_verb verb_ls;
+extern const struct tool_verb verb_cat;
+extern const struct tool_verb verb_cp;

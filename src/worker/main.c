@@ -151,7 +151,7 @@ static int worker_setup(struct worker *w, const struct options *o, struct error 
 		r = control_new(w->loop, w->machine, &w->description.control, &w->control, err);
 	let_guests_batch();
 	if (r >= 0 && o->sandbox)
-		r = sandbox_enter(err);
+		r = worker_sandbox_enter(err);
 	if (r >= 0)
 		r = machine_start(w->machine, err);
 	return r;

@@ -6,13 +6,9 @@
  */
 #include "worker/sandbox.h"
 
-#include "lib/types.h"
+#include "lib/sandbox.h"
 
-#include <errno.h>
 #include <seccomp.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #define KVM_IOCTL_TYPE 0xae
@@ -24,23 +20,17 @@ static const int allowed[] = {
 	SCMP_SYS(epoll_ctl),
 	SCMP_SYS(poll),
 	SCMP_SYS(eventfd2),
-	SCMP_SYS(clock_gettime),
 	SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(futex),
 
 	SCMP_SYS(getpid),
 	SCMP_SYS(gettid),
-	SCMP_SYS(rt_sigreturn),
 	SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(restart_syscall),
 	SCMP_SYS(sched_yield),
 	SCMP_SYS(set_robust_list),
 	SCMP_SYS(rseq),
 	/* bytes through open descriptors: console, control socket, eventfds, images */
-	SCMP_SYS(read),
-	SCMP_SYS(write),
-	SCMP_SYS(readv),
-	SCMP_SYS(writev),
 	SCMP_SYS(pread64),
 	SCMP_SYS(pwrite64),
 	SCMP_SYS(preadv),
@@ -61,58 +51,16 @@ static const int allowed[] = {
 	SCMP_SYS(fsync),
 	SCMP_SYS(ftruncate),
 	SCMP_SYS(fallocate),
-	/* the allocator, and thread ends; executable memory is refused below */
-	SCMP_SYS(munmap),
-	SCMP_SYS(mremap),
-	SCMP_SYS(madvise),
-	SCMP_SYS(brk),
-	SCMP_SYS(exit),
-	SCMP_SYS(exit_group),
-	SCMP_SYS(getrandom),
 };
 
-/* ioctl: KVM's only; terminals were set up before. Signals: to threads of this process. */
-static int allow_arguments(scmp_filter_ctx f)
+int worker_sandbox_enter(struct error *err)
 {
-	int r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				 SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, KVM_IOCTL_TYPE << 8));
+	/* ioctl: KVM's only; terminals were set up before. Signals: to threads of this process. */
+	const struct sandbox_rule rules[] = {
+		{ SCMP_SYS(ioctl), 1, 0xff00, KVM_IOCTL_TYPE << 8 },
+		{ SCMP_SYS(tgkill), 0, UINT64_MAX, (uint64_t)getpid() },
+	};
+	const struct sandbox s = { allowed, ARRAY_SIZE(allowed), rules, ARRAY_SIZE(rules) };
 
-	if (r >= 0)
-		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
-	if (r >= 0)
-		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
-				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (r >= 0)
-		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	return r;
-}
-
-static int load_filter(scmp_filter_ctx f)
-{
-	int r = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
-
-	for (size_t i = 0; i < ARRAY_SIZE(allowed) && r >= 0; i++)
-		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i], 0);
-	if (r >= 0)
-		r = allow_arguments(f);
-	return r >= 0 ? seccomp_load(f) : r;
-}
-
-int sandbox_enter(struct error *err)
-{
-	scmp_filter_ctx f;
-	int r;
-
-	/* The C library opens its time zone file once, when time is first converted (the RTC). */
-	tzset();
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return error_errno(err, -errno, "cannot give up new privileges");
-	f = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	if (!f)
-		return error_set(err, -ENOMEM, "cannot make the system-call filter");
-	r = load_filter(f);
-	seccomp_release(f);
-	return r < 0 ? error_errno(err, r, "cannot install the system-call filter") : 0;
+	return sandbox_enter(&s, err);
 }

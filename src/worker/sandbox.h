@@ -6,6 +6,6 @@
 
 /*
  * For the whole process, threads that exist included: no new privileges, and only the system calls
- * listed in sandbox.c; any other kills the process. What is open stays usable.
+ * listed in sandbox.c and lib/sandbox.c; any other kills the process. What is open stays usable.
  */
-int sandbox_enter(struct error *err) _must_check_;
+int worker_sandbox_enter(struct error *err) _must_check_;

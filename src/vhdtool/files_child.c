@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The reader: the process that takes a stranger's file system apart. It has one descriptor, the
+ * tool's socket, and a system-call filter that leaves it reading, writing and memory; its memory is
+ * limited. What a library does wrong in here ends here, and the tool says so. One thread; the
+ * table at the end has the requests.
+ */
+#include "vhdtool/files_proto.h"
+
+#include "lib/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define MEMORY_MAX (2 * GIB) /* of address space; the libraries keep bitmaps of the volume */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+static struct child {
+	int fd;
+	struct files *files;
+	struct files_message in, out;
+	uint8_t payload[FILES_PAYLOAD_MAX + 1], reply[FILES_PAYLOAD_MAX];
+	size_t n, reply_n;
+} child;
+
+static const int allowed[] = {
+	/* the socket */
+	SCMP_SYS(sendmsg),
+	/* what libraries look up by the way: time of new files, who they are */
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(time),
+	SCMP_SYS(getpid),
+	SCMP_SYS(getuid),
+	SCMP_SYS(geteuid),
+	SCMP_SYS(getgid),
+	SCMP_SYS(getegid),
+	SCMP_SYS(futex),
+	/* qsort asks how much memory there is */
+	SCMP_SYS(sysinfo),
+};
+
+static int enter_sandbox(struct error *err)
+{
+	const struct sandbox s = { allowed, ARRAY_SIZE(allowed), NULL, 0 };
+	const struct rlimit none = { 0, 0 }, memory = { MEMORY_MAX, MEMORY_MAX };
+
+	if (SANITIZED) /* it has findings to tell, and wants more than the filter allows */
+		return 0;
+	if (dup2(STDOUT_FILENO, STDERR_FILENO) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	    setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &none) < 0 ||
+	    setrlimit(RLIMIT_AS, &memory) < 0)
+		return error_errno(err, -errno, "cannot limit the reader");
+	return sandbox_enter(&s, err);
+}
+
+/* --- requests --- */
+
+static int do_open(struct child *c, struct error *err)
+{
+	const struct files_ops *ops = files_ops_of((enum files_system)c->in.id);
+	struct files_volume *v;
+	int r;
+
+	if (!ops || c->files)
+		return error_set(err, -EINVAL, "the reader cannot open this");
+	v = files_blocks_open(c->fd, c->in.offset, (uint32_t)c->in.length, c->in.info.mode);
+	r = ops->open(v, &c->files, err);
+	if (r < 0)
+		return r;
+	c->out.id = c->files->root;
+	c->reply_n = strlen(c->files->note);
+	memcpy(c->reply, c->files->note, c->reply_n);
+	return 0;
+}
+
+static int do_lookup(struct child *c, struct error *err)
+{
+	return c->files->ops->lookup(c->files, c->in.id, (char *)c->payload, &c->out.id, err);
+}
+
+static int on_entry(void *context, const char *name, size_t n, uint64_t id)
+{
+	const struct child *c = context;
+	const struct files_message m = { .type = ASK_ENTRY, .id = id };
+
+	return n > FILES_NAME_MAX ? -EIO : files_send(c->fd, &m, name, n);
+}
+
+static int do_list(struct child *c, struct error *err)
+{
+	return c->files->ops->list(c->files, c->in.id, on_entry, c, err);
+}
+
+static int do_stat(struct child *c, struct error *err)
+{
+	const struct files_info *i = &c->out.info;
+	int r = c->files->ops->stat(c->files, c->in.id, &c->out.info, err);
+
+	if (r < 0)
+		return r;
+	if (i->size > INT64_MAX || i->mtime_ns >= 1000000000)
+		return error_set(err, -EIO, "its inode is damaged: a size of %llu",
+				 (unsigned long long)i->size);
+	return 0;
+}
+
+static int do_readlink(struct child *c, struct error *err)
+{
+	int r = c->files->ops->readlink(c->files, c->in.id, (char *)c->reply, err);
+
+	if (r >= 0)
+		c->reply_n = strnlen((char *)c->reply, FILES_LINK_MAX - 1);
+	return r;
+}
+
+static int do_read(struct child *c, struct error *err)
+{
+	struct files_piece p = { 0 };
+	size_t n = MIN(c->in.length, FILES_PAYLOAD_MAX);
+	int r = c->files->ops->read(c->files, c->in.id, c->reply, n, c->in.offset, &p, err);
+
+	if (r < 0)
+		return r;
+	c->out.length = p.length;
+	c->reply_n = p.hole ? 0 : MIN(p.length, n);
+	return 0;
+}
+
+static int do_create(struct child *c, struct error *err)
+{
+	return c->files->ops->create(c->files, c->in.id, (char *)c->payload, &c->in.info, err);
+}
+
+static int do_write(struct child *c, struct error *err)
+{
+	return c->files->ops->write(c->files, c->payload, c->n, c->in.offset, err);
+}
+
+static int do_finish(struct child *c, struct error *err)
+{
+	return c->files->ops->finish(c->files, &c->in.info, err);
+}
+
+static int do_discard(struct child *c, struct error *err)
+{
+	return c->files->ops->discard(c->files, err);
+}
+
+static int do_mkdir(struct child *c, struct error *err)
+{
+	return c->files->ops->mkdir(c->files, c->in.id, (char *)c->payload, &c->in.info, &c->out.id,
+				    err);
+}
+
+static int do_symlink(struct child *c, struct error *err)
+{
+	const char *name = (char *)c->payload, *target = name + strlen(name) + 1;
+
+	if ((uint8_t *)target >= c->payload + c->n)
+		return error_set(err, -EINVAL, "a link without a target");
+	return c->files->ops->symlink(c->files, c->in.id, name, target, &c->in.info, err);
+}
+
+static int do_set_time(struct child *c, struct error *err)
+{
+	return c->files->ops->set_time(c->files, c->in.id, &c->in.info, err);
+}
+
+static int do_close(struct child *c, struct error *err)
+{
+	struct files *f = c->files;
+
+	c->files = NULL;
+	return f ? f->ops->close(f, err) : 0;
+}
+
+static const struct request {
+	int (*fn)(struct child *c, struct error *err);
+	bool writes;
+} requests[] = {
+	[ASK_OPEN] = { do_open },
+	[ASK_LOOKUP] = { do_lookup },
+	[ASK_LIST] = { do_list },
+	[ASK_STAT] = { do_stat },
+	[ASK_READLINK] = { do_readlink },
+	[ASK_READ] = { do_read },
+	[ASK_CREATE] = { do_create, true },
+	[ASK_WRITE] = { do_write, true },
+	[ASK_FINISH] = { do_finish, true },
+	[ASK_DISCARD] = { do_discard, true },
+	[ASK_MKDIR] = { do_mkdir, true },
+	[ASK_SYMLINK] = { do_symlink, true },
+	[ASK_SET_TIME] = { do_set_time, true },
+	[ASK_CLOSE] = { do_close },
+};
+
+static int handle(struct child *c, struct error *err)
+{
+	const struct request *q;
+
+	if (c->in.type >= ARRAY_SIZE(requests))
+		return error_set(err, -EINVAL, "no such request");
+	q = &requests[c->in.type];
+	if (!c->files && c->in.type != ASK_OPEN && c->in.type != ASK_CLOSE)
+		return error_set(err, -EINVAL, "no file system is open");
+	if (q->writes && (!c->files->volume->writable || !c->files->ops->create))
+		return error_set(err, -EROFS, "the file system is open for reading only");
+	return q->fn(c, err);
+}
+
+static int round_of(struct child *c)
+{
+	struct error err = { 0 };
+	int r = files_receive(c->fd, &c->in, c->payload, &c->n);
+
+	if (r < 0)
+		return r;
+	c->payload[c->n] = 0;
+	c->out = (struct files_message){ .type = ASK_REPLY };
+	c->reply_n = 0;
+	c->out.result = handle(c, &err);
+	if (c->out.result < 0) {
+		c->reply_n = strlen(err.message);
+		memcpy(c->reply, err.message, c->reply_n);
+	}
+	return files_send(c->fd, &c->out, c->reply, c->reply_n);
+}
+
+void files_child_run(int fd)
+{
+	struct error err = { 0 };
+
+	signal(SIGINT, SIG_IGN); /* the tool ends us in good order */
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	child.fd = fd;
+	if (enter_sandbox(&err) < 0) {
+		child.out = (struct files_message){ .type = ASK_REPLY, .result = err.code };
+		_exit(files_receive(fd, &child.in, child.payload, &child.n) < 0 ||
+		      files_send(fd, &child.out, err.message, strlen(err.message)) < 0);
+	}
+	while (round_of(&child) >= 0)
+		;
+	_exit(0);
+}
