@@ -32,6 +32,7 @@ static const char usage[] =
 	"  --cmdline TEXT       kernel command line\n"
 	"  --cpus N             virtual processors, 1 to 64 (1)\n"
 	"  --memory SIZE        RAM, like 512M or 4G (512M)\n"
+	"  --lock-memory        take all of it now, and keep it in the host's RAM\n"
 	"  --disk FILE[,OPTION...]\n"
 	"                       SCSI disk, raw or VHDX; may be repeated. Options: ro, direct,\n"
 	"                       format=auto|raw|vhd|vhdx (by the name's ending), lun=N,\n"
@@ -226,6 +227,7 @@ enum {
 	OPT_CMDLINE,
 	OPT_CPUS,
 	OPT_MEMORY,
+	OPT_LOCK_MEMORY,
 	OPT_DISK,
 	OPT_DVD,
 	OPT_ENGINE,
@@ -248,6 +250,7 @@ static const struct option long_options[] = {
 	{ "cmdline", required_argument, NULL, OPT_CMDLINE },
 	{ "cpus", required_argument, NULL, OPT_CPUS },
 	{ "memory", required_argument, NULL, OPT_MEMORY },
+	{ "lock-memory", no_argument, NULL, OPT_LOCK_MEMORY },
 	{ "disk", required_argument, NULL, OPT_DISK },
 	{ "dvd", required_argument, NULL, OPT_DVD },
 	{ "engine", required_argument, NULL, OPT_ENGINE },
@@ -324,6 +327,9 @@ static int set_option(struct run *run, int option, const char *text)
 		return set_number(run, option, text);
 	case OPT_MEMORY:
 		return set_memory(run, text);
+	case OPT_LOCK_MEMORY:
+		json_object_set_new(run->description, "memory_locked", json_true());
+		return 0;
 	case OPT_DISK:
 		return add_drive(run, text, "disk");
 	case OPT_DVD:

@@ -23,7 +23,9 @@
 #include <time.h>
 
 #define EVENT_BATCH 64
-#define MAX_TURNS   16 /* of tasks and I/O in one round */
+#define MAX_TURNS   16  /* of tasks and I/O in one round */
+#define BUFFER_MAX  GIB /* of one registered buffer: io_uring_register_buffers(2) */
+#define BUFFERS_MAX 1024u
 
 struct loop {
 	int epoll_fd, wake_fd;
@@ -40,6 +42,8 @@ struct loop {
 	struct io_uring ring;
 	struct list io_waiting; /* did not fit into the submission queue yet */
 	unsigned io_unsubmitted;
+	uintptr_t buffer; /* registered memory */
+	size_t buffer_size;
 };
 
 static uint64_t clock_now(void)
@@ -211,14 +215,40 @@ static void on_wake(struct loop_watch *w, uint32_t events)
 
 /* --- file I/O --- */
 
-static void io_prepare(struct io_uring_sqe *sqe, struct loop_io *io)
+/* The registered buffer that the transfer lies in, or -1. */
+static int buffer_of(const struct loop *loop, const struct loop_io *io)
+{
+	uintptr_t at = (uintptr_t)io->iov[0].iov_base - loop->buffer;
+	size_t n = io->iov[0].iov_len;
+
+	if (io->iovcnt != 1 || !n || n > UINT32_MAX || !range_inside(at, n, loop->buffer_size) ||
+	    at / BUFFER_MAX != (at + n - 1) / BUFFER_MAX)
+		return -1;
+	return (int)(at / BUFFER_MAX);
+}
+
+static void prepare_transfer(const struct loop *loop, struct io_uring_sqe *sqe, struct loop_io *io)
+{
+	int buffer = buffer_of(loop, io);
+	void *base = io->iov[0].iov_base;
+	unsigned n = (unsigned)io->iov[0].iov_len;
+
+	if (io->opcode == IORING_OP_READV && buffer >= 0)
+		io_uring_prep_read_fixed(sqe, io->fd, base, n, io->offset, buffer);
+	else if (io->opcode == IORING_OP_READV)
+		io_uring_prep_readv(sqe, io->fd, io->iov, io->iovcnt, io->offset);
+	else if (buffer >= 0)
+		io_uring_prep_write_fixed(sqe, io->fd, base, n, io->offset, buffer);
+	else
+		io_uring_prep_writev(sqe, io->fd, io->iov, io->iovcnt, io->offset);
+}
+
+static void io_prepare(const struct loop *loop, struct io_uring_sqe *sqe, struct loop_io *io)
 {
 	switch (io->opcode) {
 	case IORING_OP_READV:
-		io_uring_prep_readv(sqe, io->fd, io->iov, io->iovcnt, io->offset);
-		break;
 	case IORING_OP_WRITEV:
-		io_uring_prep_writev(sqe, io->fd, io->iov, io->iovcnt, io->offset);
+		prepare_transfer(loop, sqe, io);
 		break;
 	case IORING_OP_FSYNC:
 		io_uring_prep_fsync(sqe, io->fd, IORING_FSYNC_DATASYNC);
@@ -242,7 +272,7 @@ static void io_fill(struct loop *loop)
 		if (!sqe)
 			return;
 		list_remove(&io->node);
-		io_prepare(sqe, io);
+		io_prepare(loop, sqe, io);
 		loop->io_unsubmitted++;
 	}
 }
@@ -321,6 +351,27 @@ void loop_io_fallocate(struct loop *loop, struct loop_io *io, int fd, int mode, 
 	io_queue(loop, io);
 }
 
+int loop_buffer_register(struct loop *loop, void *base, size_t size, struct error *err)
+{
+	struct iovec buffers[BUFFERS_MAX];
+	unsigned count = 0;
+
+	if (size > BUFFERS_MAX * BUFFER_MAX || loop->buffer_size)
+		return error_set(err, -EINVAL, "the memory is too large to be locked, or some is");
+	for (size_t at = 0; at < size; at += BUFFER_MAX)
+		buffers[count++] = (struct iovec){ (char *)base + at, MIN(BUFFER_MAX, size - at) };
+	if (syscall(SYS_io_uring_register, loop->ring.ring_fd, IORING_REGISTER_BUFFERS, buffers,
+		    count) < 0)
+		return error_errno(err, -errno,
+				   "cannot lock %zu MiB of memory: is there as much free, and does "
+				   "the limit on locked memory allow it (ulimit -l, "
+				   "LimitMEMLOCK=)?",
+				   size / MIB);
+	loop->buffer = (uintptr_t)base;
+	loop->buffer_size = size;
+	return 0;
+}
+
 /* --- the loop itself --- */
 
 /*
@@ -329,14 +380,17 @@ void loop_io_fallocate(struct loop *loop, struct loop_io *io, int fd, int mode, 
  */
 static int restrict_ring(int fd)
 {
-	static const uint8_t opcodes[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
-					   IORING_OP_FALLOCATE };
-	struct io_uring_restriction allow[ARRAY_SIZE(opcodes)] = { 0 };
+	static const uint8_t opcodes[] = { IORING_OP_READV,      IORING_OP_WRITEV,
+					   IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED,
+					   IORING_OP_FSYNC,      IORING_OP_FALLOCATE };
+	struct io_uring_restriction allow[ARRAY_SIZE(opcodes) + 1] = { 0 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(opcodes); i++) {
 		allow[i].opcode = IORING_RESTRICTION_SQE_OP;
 		allow[i].sqe_op = opcodes[i];
 	}
+	allow[ARRAY_SIZE(opcodes)].opcode = IORING_RESTRICTION_REGISTER_OP;
+	allow[ARRAY_SIZE(opcodes)].register_op = IORING_REGISTER_BUFFERS;
 	if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_RESTRICTIONS, allow,
 		    ARRAY_SIZE(allow)) < 0 ||
 	    syscall(SYS_io_uring_register, fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)

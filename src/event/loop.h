@@ -77,6 +77,14 @@ struct loop_io {
 	const struct iovec *iov;
 	unsigned iovcnt;
 };
+/*
+ * Memory that transfers use again and again, once in a loop's life and for the rest of it. The
+ * kernel then has its pages at hand and need not find and hold them for each; transfers of one
+ * piece inside of it gain from that by themselves. All of it is taken now and stays in RAM: it
+ * counts as locked (RLIMIT_MEMLOCK), -ENOMEM with words when that is not allowed.
+ */
+int loop_buffer_register(struct loop *loop, void *base, size_t size,
+			 struct error *err) _must_check_;
 void loop_io_readv(struct loop *loop, struct loop_io *io, int fd, const struct iovec *iov,
 		   unsigned iovcnt, uint64_t offset);
 void loop_io_writev(struct loop *loop, struct loop_io *io, int fd, const struct iovec *iov,

@@ -213,6 +213,50 @@ static void test_more_io_than_the_ring_holds(void **state)
 	loop_free(loop);
 }
 
+#define AREA ((size_t)64 * 1024)
+
+static int transfer(struct loop *loop, int fd, bool write, void *base, size_t n)
+{
+	struct iovec iov = { base, n };
+	struct loop_io io = { .done = on_io };
+
+	io_count = 0;
+	(write ? loop_io_writev : loop_io_readv)(loop, &io, fd, &iov, 1, 0);
+	while (!io_count)
+		assert_int_equal(loop_once(loop, 1000), 0);
+	return io_results[0];
+}
+
+/* Registered pages stay those of the transfers, whatever is mapped in their place afterwards. */
+static void test_registered_memory(void **state)
+{
+	struct loop *loop = make();
+	_cleanup_close_ int fd = memfd_create("loop-test", MFD_CLOEXEC);
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	char *area = mmap(NULL, 2 * AREA, PROT_READ | PROT_WRITE, flags, -1, 0);
+	struct error err = { 0 };
+
+	(void)state;
+	assert_true(area != MAP_FAILED);
+	if (loop_buffer_register(loop, area, AREA, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(loop_buffer_register(loop, area, AREA, &err), -EINVAL);
+	memset(area, 0x5a, AREA);
+	assert_int_equal(transfer(loop, fd, true, area + 100, 1000), 1000);
+	/* across the end, and outside: as ever */
+	assert_int_equal(transfer(loop, fd, false, area + AREA - 500, 1000), 1000);
+	assert_int_equal(transfer(loop, fd, false, area + AREA + 2000, 1000), 1000);
+	assert_memory_equal(area + AREA + 2000, area, 1000);
+	assert_ptr_equal(mmap(area, AREA, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1, 0), area);
+	assert_int_equal(transfer(loop, fd, false, area, 1000), 1000);
+	assert_int_equal(area[0], 0);
+	assert_int_equal(transfer(loop, fd, true, area + 4096, 1000), 1000);
+	assert_int_equal(transfer(loop, fd, false, area + AREA, 1000), 1000);
+	assert_int_equal(area[AREA], 0x5a);
+	munmap(area, 2 * AREA);
+	loop_free(loop);
+}
+
 static int find_ring(void)
 {
 	for (int fd = 0; fd < 64; fd++) {
@@ -249,6 +293,7 @@ int main(void)
 		cmocka_unit_test(test_unwatch_of_a_fetched_event),
 		cmocka_unit_test(test_posts_from_a_thread),
 		cmocka_unit_test(test_more_io_than_the_ring_holds),
+		cmocka_unit_test(test_registered_memory),
 		cmocka_unit_test(test_ring_is_restricted),
 	};
 

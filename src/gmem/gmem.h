@@ -28,7 +28,7 @@ struct gmem_range {
 int gmem_new(const struct gmem_range *ranges, size_t count, struct gmem **ret,
 	     struct error *err) _must_check_;
 void gmem_free(struct gmem *gm);
-/* Borrowed; `*ret_count` ranges in ascending order. */
+/* Borrowed; `*ret_count` ranges in ascending order, one after the other also in the host. */
 const struct gmem_range *gmem_ranges(const struct gmem *gm, size_t *ret_count);
 uint64_t gmem_size(const struct gmem *gm); /* bytes of RAM in all */
 

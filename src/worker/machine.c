@@ -379,6 +379,14 @@ static int build_partition(struct machine *m, struct error *err)
 	r = gmem_new(m->map.ranges, m->map.range_count, &m->gm, err);
 	if (r < 0)
 		return r;
+	if (d->memory_locked) {
+		size_t count;
+		void *base = gmem_ranges(m->gm, &count)->host;
+
+		r = loop_buffer_register(m->loop, base, gmem_size(m->gm), err);
+		if (r < 0)
+			return error_prefix(err, "memory_locked");
+	}
 	o.engine = engine_find(d->engine, err);
 	if (!o.engine)
 		return -ENODEV;
