@@ -136,6 +136,11 @@ void gate_thaw(struct gate *g)
 		gate_merge_thawed(g);
 }
 
+bool gate_is_frozen(const struct gate *g)
+{
+	return g->freeze;
+}
+
 struct disk *gate_below(struct gate *g)
 {
 	return g->below;
@@ -143,13 +148,11 @@ struct disk *gate_below(struct gate *g)
 
 void gate_refresh(struct gate *g)
 {
-	bool read_only = g->disk.geometry.read_only;
-
 	if (!g->below)
 		return;
 	g->disk.geometry = g->below->geometry;
-	/* What stands above was told so. */
-	g->disk.geometry.read_only |= read_only;
+	/* Also while a change has an image below that is not to be written: requests wait then. */
+	g->disk.geometry.read_only = g->read_only;
 }
 
 void gate_replace(struct gate *g, struct disk *below)
@@ -235,6 +238,7 @@ struct disk *gate_new(struct disk *below)
 	g->disk =
 		(struct disk){ .ops = &gate_ops, .loop = below->loop, .geometry = below->geometry };
 	g->below = below;
+	g->read_only = below->geometry.read_only;
 	list_init(&g->held);
 	list_init(&g->refused);
 	loop_task_init(&g->task, run_frozen);

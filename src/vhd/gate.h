@@ -30,6 +30,7 @@ struct gate_freeze {
  */
 int gate_freeze(struct gate *g, struct gate_freeze *f) _must_check_;
 void gate_thaw(struct gate *g);
+bool gate_is_frozen(const struct gate *g); /* or on the way to it */
 
 /*
  * While frozen: what is below, and another one in its place. The first is the caller's then. NULL:

@@ -9,6 +9,7 @@
 struct gate {
 	struct disk disk;
 	struct disk *below;
+	bool read_only;      /* as what stands above was told at first */
 	struct list held;    /* disk_request.node, in order */
 	struct list refused; /* the same, of those that fail without the image */
 	struct loop_task refused_task;
