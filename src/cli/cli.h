@@ -18,6 +18,7 @@ struct cli_verb {
 };
 
 int cli_run(int argc, char **argv);
+int cli_disk(int argc, char **argv);
 int cli_engines(int argc, char **argv);
 
 /* "partita VERB: message" on standard error; returns CLI_FAILED. */

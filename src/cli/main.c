@@ -10,6 +10,7 @@
 
 static const struct cli_verb verbs[] = {
 	{ "run", "run one virtual machine in the foreground", cli_run },
+	{ "disk", "change disks of a running machine", cli_disk },
 	{ "engines", "tell which engines can run virtual machines here", cli_engines },
 };
 

@@ -232,6 +232,8 @@ static int parents_open(struct disk *disk, const char *path,
 	o.alone = true;
 	o.tracking = DISK_TRACK_OFF;
 	r = visit(&here, s.fd, err);
+	if (r >= 0 && options->found)
+		options->found(options->found_context, s.found, s.fd);
 	if (r < 0)
 		close(s.fd);
 	else
@@ -309,12 +311,31 @@ static char *relative_path(const char *child, const char *parent)
 	return path;
 }
 
+int chain_name_parent_real(struct disk *parent, const char *parent_path, const char *child_path,
+			   struct disk_parent *ret, struct error *err)
+{
+	struct disk_identity id = { 0 };
+
+	if (!parent->ops->identity)
+		return error_set(err, -EINVAL,
+				 "\"%s\" is a %s image, which has no identity: only VHD and VHDX "
+				 "images can have children",
+				 parent_path, parent->ops->name);
+	parent->ops->identity(parent, &id);
+	*ret = (struct disk_parent){ .id = id.id, .timestamp = id.timestamp };
+	ret->relative = relative_path(child_path, parent_path);
+	ret->absolute = strdup(parent_path);
+	if (ret->relative && ret->absolute)
+		return 0;
+	disk_parent_deinit(ret);
+	return error_set(err, -ENOMEM, "out of memory");
+}
+
 int chain_name_parent(struct disk *parent, const char *parent_path, const char *child_path,
 		      struct disk_parent *ret, struct error *err)
 {
 	_cleanup_free_ char *folder = strndup(child_path, folder_length(child_path));
 	_cleanup_free_ char *real = realpath(parent_path, NULL), *real_folder = NULL, *child = NULL;
-	struct disk_identity id = { 0 };
 
 	if (!real)
 		return error_errno(err, -errno, "cannot find \"%s\"", parent_path);
@@ -323,17 +344,7 @@ int chain_name_parent(struct disk *parent, const char *parent_path, const char *
 		return error_errno(err, -errno, "cannot find the folder of \"%s\"", child_path);
 	child = joined(real_folder, strcmp(real_folder, "/") ? strlen(real_folder) : 0,
 		       last_part(child_path));
-	if (!parent->ops->identity)
-		return error_set(err, -EINVAL,
-				 "\"%s\" is a %s image, which has no identity: only VHD and VHDX "
-				 "images can have children",
-				 parent_path, parent->ops->name);
-	parent->ops->identity(parent, &id);
-	*ret = (struct disk_parent){ .id = id.id, .timestamp = id.timestamp };
-	ret->relative = child ? relative_path(child, real) : NULL;
-	ret->absolute = steal_ptr(real);
-	if (ret->relative)
-		return 0;
-	disk_parent_deinit(ret);
-	return error_set(err, -ENOMEM, "out of memory");
+	if (!child)
+		return error_set(err, -ENOMEM, "out of memory");
+	return chain_name_parent_real(parent, real, child, ret, err);
 }

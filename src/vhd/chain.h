@@ -26,4 +26,8 @@ int chain_parent_check(struct disk *child, struct disk *parent, struct error *er
 int chain_name_parent(struct disk *parent, const char *parent_path, const char *child_path,
 		      struct disk_parent *ret, struct error *err) _must_check_;
 
+/* The same for paths that are absolute and without links; no file is looked at. */
+int chain_name_parent_real(struct disk *parent, const char *parent_path, const char *child_path,
+			   struct disk_parent *ret, struct error *err) _must_check_;
+
 int disk_parent_copy(const struct disk_parent *from, struct disk_parent *to) _must_check_;

@@ -612,6 +612,181 @@ static void test_live_merge(void **state)
 	assert_int_equal(run("rm -f *.vhdx"), 0);
 }
 
+/* --- what a gate refuses and waits for --- */
+
+struct waiting {
+	struct disk_request req;
+	struct iovec iov;
+	uint8_t bytes[512];
+	bool done;
+	int result;
+};
+
+static void on_waited(struct disk_request *req, int result)
+{
+	struct waiting *w = container_of(req, struct waiting, req);
+
+	w->done = true;
+	w->result = result;
+}
+
+static void waiting_read(struct waiting *w, struct disk *d, uint64_t offset)
+{
+	*w = (struct waiting){ 0 };
+	w->iov = (struct iovec){ w->bytes, sizeof(w->bytes) };
+	w->req = (struct disk_request){ .op = DISK_READ,
+					.offset = offset,
+					.length = sizeof(w->bytes),
+					.iov = &w->iov,
+					.iovcnt = 1,
+					.done = on_waited };
+	disk_submit(d, &w->req);
+}
+
+static int waiting_end(struct waiting *w)
+{
+	while (!w->done)
+		assert_int_equal(loop_once(loop, -1), 0);
+	return w->result;
+}
+
+struct held_back {
+	struct gate_freeze freeze;
+	bool done;
+	int result;
+};
+
+static void on_held_back(struct gate_freeze *f, int result)
+{
+	struct held_back *h = container_of(f, struct held_back, freeze);
+
+	h->done = true;
+	h->result = result;
+}
+
+static void hold(struct gate *g, struct held_back *h)
+{
+	*h = (struct held_back){ .freeze.frozen = on_held_back };
+	assert_int_equal(gate_freeze(g, &h->freeze), 0);
+	while (!h->done)
+		assert_int_equal(loop_once(loop, -1), 0);
+	assert_int_equal(h->result, 0);
+}
+
+static void test_gate_refuses_what_is_beyond_the_end(void **state)
+{
+	const struct vhdx_create_options o = { .size = 16 * MIB, .block_size = MIB };
+	struct held_back h;
+	struct waiting in, out;
+	struct error err = { 0 };
+	struct disk *d;
+	struct gate *g;
+
+	(void)state;
+	create(0, &o);
+	d = gate_new(open_ok(0));
+	g = gate_of(d);
+	hold(g, &h);
+	waiting_read(&in, d, 0);
+	waiting_read(&out, d, 15 * MIB);
+	assert_int_equal(d->ops->resize(d, 8 * MIB, &err), 0);
+	assert_false(in.done || out.done);
+	gate_thaw(g);
+	assert_false(out.done); /* never from inside */
+	assert_int_equal(waiting_end(&in), 0);
+	assert_int_equal(waiting_end(&out), -ENXIO);
+	/* lost altogether */
+	hold(g, &h);
+	waiting_read(&in, d, 0);
+	close_ok(gate_below(g));
+	gate_replace(g, NULL);
+	gate_thaw(g);
+	assert_int_equal(waiting_end(&in), -EIO);
+	assert_int_equal(d->ops->resize(d, 16 * MIB, &err), -EIO);
+	close_ok(d);
+	assert_int_equal(run("rm -f *.vhdx"), 0);
+}
+
+struct marked {
+	struct gate_merge merge;
+	struct disk *merged;
+	bool copied, done;
+	int result;
+};
+
+static void on_marked_copied(struct gate_merge *m)
+{
+	container_of(m, struct marked, merge)->copied = true;
+}
+
+static void on_marked_done(struct gate_merge *m, int result, struct disk *merged)
+{
+	struct marked *k = container_of(m, struct marked, merge);
+
+	k->done = true;
+	k->result = result;
+	k->merged = merged;
+}
+
+/*
+ * A merge waits for the end of a freeze without using up the processor, and for whoever has
+ * something to do before the guest writes to the parent; then it can no longer be cancelled.
+ */
+static void test_merge_waits(void **state)
+{
+	const struct vhdx_create_options o = { .size = 16 * MIB, .block_size = MIB };
+	struct marked k = { .merge = { .done = on_marked_done, .copied = on_marked_copied } };
+	struct held_back h;
+	struct waiting w;
+	struct error err = { 0 };
+	struct disk *d;
+	struct gate *g;
+
+	(void)state;
+	create(0, &o);
+	snapshot(1, &o);
+	d = gate_new(open_ok(1));
+	g = gate_of(d);
+	hold(g, &h);
+	parent_replace(g, 0, &err);
+	assert_int_equal(gate_merge(g, &k.merge, &err), 0);
+	for (int i = 0; i < 200; i++)
+		assert_int_equal(loop_once(loop, 0), 0);
+	assert_false(k.copied || k.done);
+	gate_thaw(g);
+	while (!k.copied)
+		assert_int_equal(loop_once(loop, -1), 0);
+	waiting_read(&w, d, 0);
+	gate_merge_cancel(&k.merge);
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(loop_once(loop, 0), 0);
+	assert_false(k.done || w.done);
+	gate_merge_finish(&k.merge, 0);
+	assert_int_equal(waiting_end(&w), 0);
+	assert_true(k.done);
+	assert_int_equal(k.result, 0);
+	close_ok(k.merged);
+	close_ok(d);
+	/* the same, and what was to be done fails */
+	snapshot(1, &o);
+	d = gate_new(open_ok(1));
+	g = gate_of(d);
+	hold(g, &h);
+	parent_replace(g, 0, &err);
+	gate_thaw(g);
+	k.copied = k.done = false;
+	assert_int_equal(gate_merge(g, &k.merge, &err), 0);
+	while (!k.copied)
+		assert_int_equal(loop_once(loop, -1), 0);
+	gate_merge_finish(&k.merge, -EIO);
+	while (!k.done)
+		assert_int_equal(loop_once(loop, -1), 0);
+	assert_int_equal(k.result, -EIO);
+	assert_null(k.merged);
+	close_ok(d);
+	assert_int_equal(run("rm -f *.vhdx"), 0);
+}
+
 /* --- merges that do not come to their end --- */
 
 #define STOPPED_SIZE (64 * MIB)
@@ -720,10 +895,16 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_histories),     cmocka_unit_test(test_histories_vhd),
-		cmocka_unit_test(test_table_moves),   cmocka_unit_test(test_deep),
-		cmocka_unit_test(test_wrong_parents), cmocka_unit_test(test_rebase_copies),
-		cmocka_unit_test(test_live_merge),    cmocka_unit_test(test_stopped_merge),
+		cmocka_unit_test(test_histories),
+		cmocka_unit_test(test_histories_vhd),
+		cmocka_unit_test(test_table_moves),
+		cmocka_unit_test(test_deep),
+		cmocka_unit_test(test_wrong_parents),
+		cmocka_unit_test(test_rebase_copies),
+		cmocka_unit_test(test_live_merge),
+		cmocka_unit_test(test_stopped_merge),
+		cmocka_unit_test(test_merge_waits),
+		cmocka_unit_test(test_gate_refuses_what_is_beyond_the_end),
 	};
 	int r;
 

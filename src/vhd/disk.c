@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct format {
 	const char *name;
@@ -123,6 +124,8 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 	struct store *s;
 	int r = store_file_open(loop, fd, &file, &s, err);
 
+	if (r < 0 && options->tracking == DISK_TRACK_PASSED)
+		close(options->track_fd);
 	/* Opening a format may write to the file: how it was left is looked at before. */
 	if (r >= 0) {
 		r = track_find(loop, fd, name, options, &track, err);

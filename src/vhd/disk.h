@@ -166,6 +166,7 @@ enum disk_tracking {
 	DISK_TRACK_ASK,    /* also when it is only read, so that it can be asked; -ENOENT: none */
 	DISK_TRACK_CREATE, /* makes one; -EEXIST */
 	DISK_TRACK_OFF,    /* no: the points are of no use after a write */
+	DISK_TRACK_PASSED, /* in the file open as track_fd, for those who cannot open any */
 };
 
 struct disk_open_options {
@@ -187,6 +188,11 @@ struct disk_open_options {
 	bool follow, alone;
 	const char *const *search;
 	enum disk_tracking tracking; /* only where `name` is a path: follow or alone */
+	int track_fd;                /* DISK_TRACK_PASSED; the layer's, also when opening fails */
+	bool track_new;              /* it is empty, and tracking begins */
+	/* Called for each parent that is found by follow, nearest first. NULL is fine. */
+	void (*found)(void *context, const char *path, int fd);
+	void *found_context;
 };
 
 /*

@@ -23,7 +23,12 @@ static void drained(struct gate *g)
 	if (!f || g->in_flight || g->flushing)
 		return;
 	g->flushing = true;
-	disk_submit(g->below, &f->flush);
+	if (g->below) {
+		disk_submit(g->below, &f->flush);
+		return;
+	}
+	g->frozen_result = -EIO;
+	loop_defer(g->disk.loop, &g->task);
 }
 
 static void on_done(struct disk_request *req, int result)
@@ -38,12 +43,39 @@ static void on_done(struct disk_request *req, int result)
 	drained(g);
 }
 
+static void run_refused(struct loop_task *t)
+{
+	struct gate *g = container_of(t, struct gate, refused_task);
+	struct list batch;
+
+	list_init(&batch);
+	list_splice(&batch, &g->refused);
+	while (!list_empty(&batch)) {
+		struct disk_request *req = list_first(&batch, struct disk_request, node);
+
+		list_remove(&req->node);
+		req->done(req, g->below ? -ENXIO : -EIO);
+	}
+}
+
+/* Whoever sent it looked at the size, but that may have changed while it waited. */
+static bool fits(const struct gate *g, const struct disk_request *req)
+{
+	return g->below && (req->op == DISK_FLUSH ||
+			    range_inside(req->offset, req->length, g->below->geometry.size));
+}
+
 static void gate_submit(struct disk *disk, struct disk_request *req)
 {
 	struct gate *g = gate_of(disk);
 
 	if (g->freeze) {
 		list_append(&g->held, &req->node);
+		return;
+	}
+	if (!fits(g, req)) {
+		list_append(&g->refused, &req->node);
+		loop_defer(disk->loop, &g->refused_task);
 		return;
 	}
 	req->gate = disk;
@@ -100,6 +132,13 @@ void gate_thaw(struct gate *g)
 		list_remove(&req->node);
 		gate_submit(&g->disk, req);
 	}
+	if (g->merging)
+		gate_merge_thawed(g);
+}
+
+bool gate_is_frozen(const struct gate *g)
+{
+	return g->freeze;
 }
 
 struct disk *gate_below(struct gate *g)
@@ -109,11 +148,11 @@ struct disk *gate_below(struct gate *g)
 
 void gate_refresh(struct gate *g)
 {
-	bool read_only = g->disk.geometry.read_only;
-
+	if (!g->below)
+		return;
 	g->disk.geometry = g->below->geometry;
-	/* What stands above was told so. */
-	g->disk.geometry.read_only |= read_only;
+	/* Also while a change has an image below that is not to be written: requests wait then. */
+	g->disk.geometry.read_only = g->read_only;
 }
 
 void gate_replace(struct gate *g, struct disk *below)
@@ -125,6 +164,17 @@ void gate_replace(struct gate *g, struct disk *below)
 	g->disk.geometry.id = id;
 }
 
+struct disk *gate_remove(struct gate *g)
+{
+	struct disk *below = g->below;
+
+	assert(!g->in_flight && !g->freeze && !g->merging);
+	loop_cancel(g->disk.loop, &g->task);
+	loop_cancel(g->disk.loop, &g->refused_task);
+	free(g);
+	return below;
+}
+
 /* --- the rest of a disk --- */
 
 static int gate_extent(struct disk *disk, uint64_t offset, enum disk_extent_kind *ret_kind,
@@ -132,6 +182,8 @@ static int gate_extent(struct disk *disk, uint64_t offset, enum disk_extent_kind
 {
 	struct disk *below = gate_of(disk)->below;
 
+	if (!below)
+		return -EIO;
 	return below->ops->extent(below, offset, ret_kind, ret_length);
 }
 
@@ -140,6 +192,8 @@ static int gate_resize(struct disk *disk, uint64_t size, struct error *err)
 	struct gate *g = gate_of(disk);
 	int r;
 
+	if (!g->below)
+		return error_set(err, -EIO, "the image was lost");
 	if (!g->below->ops->resize)
 		return error_set(err, -ENOTSUP, "%s images keep their size", g->below->ops->name);
 	if (g->merging)
@@ -156,7 +210,10 @@ static int gate_close(struct disk *disk, struct error *err)
 	int r;
 
 	gate_merge_abandon(g);
-	loop_cancel(disk->loop, &g->task);
+	if (disk->loop) {
+		loop_cancel(disk->loop, &g->task);
+		loop_cancel(disk->loop, &g->refused_task);
+	}
 	r = disk_close(g->below, err);
 	free(g);
 	return r;
@@ -181,7 +238,10 @@ struct disk *gate_new(struct disk *below)
 	g->disk =
 		(struct disk){ .ops = &gate_ops, .loop = below->loop, .geometry = below->geometry };
 	g->below = below;
+	g->read_only = below->geometry.read_only;
 	list_init(&g->held);
+	list_init(&g->refused);
 	loop_task_init(&g->task, run_frozen);
+	loop_task_init(&g->refused_task, run_refused);
 	return &g->disk;
 }

@@ -30,13 +30,19 @@ struct gate_freeze {
  */
 int gate_freeze(struct gate *g, struct gate_freeze *f) _must_check_;
 void gate_thaw(struct gate *g);
+bool gate_is_frozen(const struct gate *g); /* or on the way to it */
 
-/* While frozen: what is below, and another one in its place (which must be as large). The first
- * is the caller's then. */
+/*
+ * While frozen: what is below, and another one in its place. The first is the caller's then. NULL:
+ * the image was lost, and all requests fail from now on. Requests that wait and lie beyond the end
+ * of a smaller one fail with -ENXIO.
+ */
 struct disk *gate_below(struct gate *g);
 void gate_replace(struct gate *g, struct disk *below);
 /* While frozen: the size below, which may have changed. */
 void gate_refresh(struct gate *g);
+/* What is below, without its gate, which is gone. No request is under way or waits. */
+struct disk *gate_remove(struct gate *g);
 
 /*
  * Merging the image below into its parent while requests go on. What the image holds is copied to
@@ -50,6 +56,12 @@ struct gate_merge {
 	 * owner's. On failure or cancellation nothing has changed but the parent's content. */
 	void (*done)(struct gate_merge *m, int result, struct disk *merged);
 	void (*progress)(struct gate_merge *m, uint64_t copied, uint64_t total); /* NULL is fine */
+	/*
+	 * NULL is fine. Else it is called when the parent has everything, durably, and the guest
+	 * waits; what must be done before it writes to the parent is done then, and ended by
+	 * gate_merge_finish: now or later, but not while other callbacks are to run.
+	 */
+	void (*copied)(struct gate_merge *m);
 	unsigned depth; /* pieces under way; 0 = 4: the guest goes first */
 	/* the gate's */
 	struct gate_merging *merging;
@@ -57,3 +69,5 @@ struct gate_merge {
 
 int gate_merge(struct gate *g, struct gate_merge *m, struct error *err) _must_check_;
 void gate_merge_cancel(struct gate_merge *m);
+/* After `copied`: the parent takes the image's place; a result below 0 ends the merge without. */
+void gate_merge_finish(struct gate_merge *m, int result);

@@ -9,7 +9,10 @@
 struct gate {
 	struct disk disk;
 	struct disk *below;
-	struct list held;   /* disk_request.node, in order */
+	bool read_only;      /* as what stands above was told at first */
+	struct list held;    /* disk_request.node, in order */
+	struct list refused; /* the same, of those that fail without the image */
+	struct loop_task refused_task;
 	unsigned in_flight; /* below */
 	struct gate_freeze *freeze;
 	bool flushing;
@@ -20,5 +23,7 @@ struct gate {
 
 /* A guest's change of this range is complete. */
 void gate_merge_mark(struct gate *g, uint64_t offset, uint64_t length);
+/* Somebody else's freeze, which the merge had to wait for, is over. */
+void gate_merge_thawed(struct gate *g);
 /* Forgets the merge of a gate that is closed; nothing of it is under way. */
 void gate_merge_abandon(struct gate *g);

@@ -44,6 +44,9 @@ struct gate_merging {
 	unsigned pass, depth, busy;
 	int result;
 	bool last, freezing;
+	bool waiting;        /* for the end of somebody else's freeze */
+	bool finishing;      /* what `copied` began is not finished */
+	bool running, again; /* run is on the stack; it was wanted meanwhile */
 	struct gate_freeze freeze;
 	struct disk_request flush;
 	struct loop_task task;
@@ -237,6 +240,21 @@ static void on_flushed(struct disk_request *req, int result)
 		mg->result = result;
 	mg->busy--;
 	mg->at = mg->limit = UINT64_MAX; /* the flush was the last thing to do */
+	mg->finishing = mg->result >= 0 && mg->m->copied;
+	if (mg->finishing)
+		mg->m->copied(mg->m);
+	else
+		kick(mg);
+}
+
+void gate_merge_finish(struct gate_merge *m, int result)
+{
+	struct gate_merging *mg = m->merging;
+
+	assert(mg && mg->finishing);
+	mg->finishing = false;
+	if (result < 0 && mg->result >= 0)
+		mg->result = result;
 	kick(mg);
 }
 
@@ -263,14 +281,20 @@ static void pass_end(struct gate_merging *mg)
 	} else if (mg->marked * mg->granule <= LAST_PASS || mg->pass >= PASSES_MAX) {
 		mg->freezing = true;
 		if (gate_freeze(mg->g, &mg->freeze) < 0) {
-			/* Somebody else holds the gate: another pass meanwhile. */
+			/* Somebody else holds the gate: another pass when that is over. */
 			mg->freezing = false;
 			mg->pass = 1;
-			kick(mg);
+			mg->waiting = true;
 		}
 	} else {
 		kick(mg);
 	}
+}
+
+void gate_merge_thawed(struct gate *g)
+{
+	g->merging->waiting = false;
+	kick(g->merging);
 }
 
 static void run(struct loop_task *t)
@@ -278,9 +302,20 @@ static void run(struct loop_task *t)
 	struct gate_merging *mg = container_of(t, struct gate_merging, task);
 	bool more;
 
-	if (mg->freezing)
+	if (mg->freezing || mg->finishing || (mg->waiting && mg->result >= 0))
 		return;
+	/* Asking who holds a range may run the loop: what it finishes meanwhile is seen after. */
+	if (mg->running) {
+		mg->again = true;
+		return;
+	}
+	mg->running = true;
 	more = mg->at != UINT64_MAX && slots_fill(mg);
+	mg->running = false;
+	if (mg->again) {
+		mg->again = false;
+		kick(mg);
+	}
 	if (mg->m->progress)
 		mg->m->progress(mg->m, mg->pass ? mg->size : mg->at, mg->size);
 	if (mg->busy || more)
@@ -360,7 +395,8 @@ int gate_merge(struct gate *g, struct gate_merge *m, struct error *err)
 
 void gate_merge_cancel(struct gate_merge *m)
 {
-	if (!m->merging || m->merging->result < 0)
+	/* Once all is copied it is too late: the image may already be marked as merged. */
+	if (!m->merging || m->merging->result < 0 || m->merging->at == UINT64_MAX)
 		return;
 	m->merging->result = -ECANCELED;
 	kick(m->merging);

@@ -550,6 +550,11 @@ uint64_t track_granularity(const struct track *t)
 	return BIT64(t->slot.shift);
 }
 
+struct disk *track_below(struct track *t)
+{
+	return t->below;
+}
+
 const char *track_lost_words(enum track_lost lost)
 {
 	static const char *const words[] = {
@@ -786,6 +791,26 @@ static int track_close(struct disk *disk, struct error *err)
 				   "the image is closed and well, but its track file cannot be "
 				   "written: more than what has changed will be reported");
 	return closed;
+}
+
+int track_end(struct track *t, struct disk **ret, struct error *err)
+{
+	int r = hold_back(t);
+
+	if (r < 0)
+		return error_errno(err, r, "cannot wait for I/O");
+	/* Whoever finds the file later must not believe that it has all changes. */
+	lose(t, TRACK_LOST_OTHER);
+	r = t->read_only ? 0 : commit_now(t);
+	if (r < 0) {
+		resume(t);
+		return error_errno(err, r, "%s", not_saved);
+	}
+	*ret = t->below;
+	store_close(t->file);
+	t->image->free(t->image);
+	track_free(t);
+	return 0;
 }
 
 static struct disk_ops ops_above(const struct disk_ops *b)

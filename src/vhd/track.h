@@ -69,6 +69,7 @@ int track_drop(struct track *t, const struct guid *id, struct error *err) _must_
 /* Oldest first; borrowed until the next call. */
 const struct track_point *track_points(const struct track *t, unsigned *ret_count);
 uint64_t track_granularity(const struct track *t); /* bytes */
+struct disk *track_below(struct track *t);         /* the image; borrowed */
 const char *track_lost_words(enum track_lost lost);
 
 /*
@@ -98,3 +99,13 @@ int track_find(struct loop *loop, int fd, const char *path, const struct disk_op
 /* Puts the layer above *disk, which stays the caller's to close, and frees f in any case. */
 int track_attach(struct track_file *f, struct disk **disk, struct error *err) _must_check_;
 void track_release(struct track_file *f); /* NULL is fine */
+
+/*
+ * Begins to track an image that is open for writing as *disk, in the empty file open as `fd`, which
+ * is the layer's from here on, also when this fails. `image_fd` is the image's, and stays the
+ * caller's. No request may be in flight on *disk; the layer is above it afterwards.
+ */
+int track_begin(struct disk **disk, int image_fd, int fd, struct error *err) _must_check_;
+/* Ends it: the image, without its layer, which is gone. The points are of no use afterwards. No
+ * request may be in flight. Blocks. */
+int track_end(struct track *t, struct disk **ret, struct error *err) _must_check_;

@@ -189,7 +189,7 @@ static int wanted(const struct disk_open_options *o, int fd, const char *track, 
 	bool there = access(track, F_OK) >= 0;
 	struct stat st;
 
-	if (o->tracking == DISK_TRACK_OFF || (o->tracking == DISK_TRACK_WRITES && o->read_only))
+	if (o->tracking == DISK_TRACK_WRITES && o->read_only)
 		return 0;
 	if (o->tracking == DISK_TRACK_ASK && !there)
 		return error_set(err, -ENOENT,
@@ -208,13 +208,55 @@ static int wanted(const struct disk_open_options *o, int fd, const char *track, 
 				   "leaves no trace by which that would be noticed");
 }
 
+/* The store of a track file that somebody else has opened. */
+static int passed_open(struct track_file *f, struct loop *loop, int fd, struct error *err)
+{
+	const struct store_file_options so = { .read_only = f->options.read_only, .no_lock = true };
+	int r = store_file_open(loop, fd, &so, &f->store, err);
+
+	if (r >= 0 && f->options.create && f->store->size)
+		r = error_set(err, -EEXIST, "it is not empty");
+	return r < 0 ? error_prefix(err, "the track file that was passed") : 0;
+}
+
+static int passed_find(struct loop *loop, int fd, const struct disk_open_options *options,
+		       struct track_file **ret, struct error *err)
+{
+	struct track_file *f = calloc(1, sizeof(*f));
+	int track_fd = options->track_fd, r;
+
+	if (!f) {
+		close(track_fd);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	f->options.read_only = options->read_only;
+	f->options.create = options->track_new;
+	r = image_new(fd, &f->image, &f->options.tie, err);
+	if (r < 0)
+		close(track_fd);
+	else
+		r = passed_open(f, loop, track_fd, err);
+	if (r < 0)
+		track_release(f);
+	else
+		*ret = f;
+	return r;
+}
+
 int track_find(struct loop *loop, int fd, const char *path, const struct disk_open_options *options,
 	       struct track_file **ret, struct error *err)
 {
-	_cleanup_free_ char *track = options->follow || options->alone ? track_path(path) : NULL;
+	_cleanup_free_ char *track = NULL;
 	struct track_file *f;
-	int r = track ? wanted(options, fd, track, err) : 0;
+	int r;
 
+	if (options->tracking == DISK_TRACK_OFF)
+		return 0;
+	if (options->tracking == DISK_TRACK_PASSED)
+		return passed_find(loop, fd, options, ret, err);
+	if (options->follow || options->alone)
+		track = track_path(path);
+	r = track ? wanted(options, fd, track, err) : 0;
 	if (r <= 0)
 		return r;
 	f = calloc(1, sizeof(*f));
@@ -247,7 +289,7 @@ int track_attach(struct track_file *f, struct disk **disk, struct error *err)
 	int r = track_new(*disk, f->store, &f->image->image, &f->options, &tracked, err);
 
 	if (r < 0) {
-		error_prefix(err, "%s", f->path);
+		error_prefix(err, "%s", f->path ? f->path : "the track file that was passed");
 		track_release(f);
 		return r;
 	}
@@ -262,4 +304,13 @@ int track_attach(struct track_file *f, struct disk **disk, struct error *err)
 	}
 	track_release(f);
 	return r;
+}
+
+int track_begin(struct disk **disk, int image_fd, int fd, struct error *err)
+{
+	const struct disk_open_options o = { .track_fd = fd, .track_new = true };
+	struct track_file *f;
+	int r = passed_find((*disk)->loop, image_fd, &o, &f, err);
+
+	return r < 0 ? r : track_attach(f, disk, err);
 }

@@ -12,6 +12,7 @@
 #include "vhd/vhd_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -160,7 +161,7 @@ int vhd_create(int fd, const struct vhd_create_options *options, struct error *e
 {
 	struct store_file_options file = { 0 };
 	struct store *s;
-	int copy = dup(fd), r;
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3), r;
 
 	if (copy < 0)
 		return error_errno(err, -errno, "cannot use the new image's file");

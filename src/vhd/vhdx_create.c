@@ -16,6 +16,7 @@
 #include "vhd/vhdx_meta.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -178,7 +179,7 @@ int vhdx_create(int fd, const struct vhdx_create_options *options, struct error 
 {
 	struct store_file_options file = { 0 };
 	struct store *s;
-	int copy = dup(fd), r;
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3), r;
 
 	if (copy < 0)
 		return error_errno(err, -errno, "cannot use the new image's file");

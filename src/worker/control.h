@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The control socket: lines of JSON. A request is {"id": any, "command": "query" | "pause" |
- * "resume" | "reset" | "power-off"}; the answer repeats the id and has "ok" and "state", and
- * "error" with words when not ok. State changes come unasked as {"event": "state", "state": ...}.
- * Who can connect controls the machine.
+ * "resume" | "reset" | "power-off"}, or one of disk_control.h's; the answer repeats the id and has
+ * "ok" and "state", and "error" with words when not ok. Files come with a request as descriptors
+ * (SCM_RIGHTS). State changes come unasked as {"event": "state", "state": ...}, what happens to
+ * disks likewise. Who can connect controls the machine.
  */
 #pragma once
 

@@ -5,8 +5,8 @@
 
 #include "devices/storvsp/storvsp.h"
 #include "lib/cleanup.h"
-#include "vhd/disk.h"
 #include "vhd/vhdset.h"
+#include "worker/live.h"
 #include "worker/vm_description.h"
 
 #include <errno.h>
@@ -14,26 +14,21 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_DRIVES 64
-
-struct drive {
-	struct disk *disk;  /* the set's, if there is one */
-	struct vhdset *set; /* NULL = nobody else has the image open */
-	unsigned lun;
-};
+#define MAX_CONTROLLERS 4
 
 struct controller {
 	struct storvsp *storvsp;
 	struct vmbus_channel *channel;
 	struct guid initiator; /* zero = the machine has no id */
-	unsigned drive_count;
-	struct drive drives[MAX_DRIVES];
 };
 
 struct disks {
 	struct loop *loop;
 	unsigned count;
-	struct controller controllers[4];
+	struct controller controllers[MAX_CONTROLLERS];
+	unsigned drive_count;
+	struct drive *drives[MAX_CONTROLLERS * SCSI_MAX_LUNS];
+	struct live *live;
 };
 
 const char *vm_file_name(const struct vm_file *file)
@@ -62,25 +57,20 @@ int vm_file_open(const struct vm_file *file, const char *where, bool read_only, 
 
 /* --- controllers --- */
 
-static int open_alone(struct disks *d, const struct vm_drive *drive, const char *where,
-		      struct drive *ret, struct error *err)
+static int open_alone(const struct drive_options *o, const struct vm_drive *drive,
+		      const char *where, struct drive **ret, struct error *err)
 {
-	struct disk_open_options o = { .read_only =
-					       drive->read_only || drive->kind == VM_DRIVE_KIND_DVD,
-				       .direct = drive->direct,
-				       .follow = drive->file.path != NULL,
-				       .format = vm_drive_format_names[drive->format] };
-	int fd = vm_file_open(&drive->file, where, o.read_only, err);
+	int fd = vm_file_open(&drive->file, where, o->read_only, err);
 
-	return fd < 0 ? fd
-		      : disk_open(d->loop, fd, vm_file_name(&drive->file), &o, &ret->disk, err);
+	return fd < 0 ? fd : drive_open(o, fd, drive->file.path, ret, err);
 }
 
 /* The controller is one initiator among those that share the image. */
-static int open_shared(struct disks *d, const struct guid *initiator, const struct vm_drive *drive,
-		       struct drive *ret, struct error *err)
+static int open_shared(const struct drive_options *o, const struct guid *initiator,
+		       const struct vm_drive *drive, struct drive **ret, struct error *err)
 {
-	const struct vhdset_options o = { .initiator = *initiator, .direct = drive->direct };
+	const struct vhdset_options so = { .initiator = *initiator, .direct = drive->direct };
+	struct vhdset *set;
 	int fd, image_fd, r;
 
 	if (drive->kind == VM_DRIVE_KIND_DVD || drive->read_only)
@@ -97,45 +87,57 @@ static int open_shared(struct disks *d, const struct guid *initiator, const stru
 		close(fd);
 		return image_fd;
 	}
-	r = vhdset_open(d->loop, fd, image_fd, &o, &ret->set, err);
+	r = vhdset_open(o->loop, fd, image_fd, &so, &set, err);
 	if (r < 0)
 		return error_prefix(err, "%s", vm_file_name(&drive->set));
-	ret->disk = vhdset_disk(ret->set);
-	return 0;
+	return drive_open_shared(o, set, ret, err);
 }
 
-static int attach_drive(struct controller *c, const struct vm_drive *drive, struct drive *opened,
-			struct error *err)
+static int attach_drive(struct controller *c, struct drive *drive, struct error *err)
 {
-	enum scsi_kind kind = drive->kind == VM_DRIVE_KIND_DVD ? SCSI_DVD : SCSI_DISK;
-	int r = storvsp_attach_disk(c->storvsp, drive->lun, opened->disk, kind, err);
+	enum scsi_kind kind = drive->kind == DRIVE_DVD ? SCSI_DVD : SCSI_DISK;
+	int r = storvsp_attach_disk(c->storvsp, drive->lun, drive->disk, kind, err);
 
-	if (r < 0 || !opened->set)
+	if (r < 0 || !drive->set)
 		return r;
-	r = storvsp_share_disk(c->storvsp, drive->lun, vhdset_reservations(opened->set));
+	r = storvsp_share_disk(c->storvsp, drive->lun, vhdset_reservations(drive->set));
 	return r < 0 ? error_errno(err, r, "cannot share the disk") : 0;
 }
 
-static int drive_close_image(struct drive *drive, struct error *err)
+static void on_resized(struct drive *drive)
 {
-	return drive->set ? vhdset_close(drive->set, err) : disk_close(drive->disk, err);
+	struct controller *c = drive->resized_context;
+
+	(void)!storvsp_capacity_changed(c->storvsp, drive->lun);
 }
 
-static int open_drive(struct disks *d, struct controller *c, const struct vm_drive *drive,
+static int open_drive(struct disks *d, unsigned controller, const struct vm_drive *drive,
 		      const char *where, struct error *err)
 {
-	struct drive opened = { .lun = drive->lun };
-	int r = drive->set.present ? open_shared(d, &c->initiator, drive, &opened, err)
-				   : open_alone(d, drive, where, &opened, err);
+	struct controller *c = &d->controllers[controller];
+	const struct drive_options o = {
+		.loop = d->loop,
+		.controller = controller,
+		.lun = (unsigned)drive->lun,
+		.kind = drive->kind == VM_DRIVE_KIND_DVD ? DRIVE_DVD : DRIVE_DISK,
+		.read_only = drive->read_only || drive->kind == VM_DRIVE_KIND_DVD,
+		.direct = drive->direct,
+		.format = vm_drive_format_names[drive->format],
+	};
+	struct drive *opened;
+	int r = drive->set.present ? open_shared(&o, &c->initiator, drive, &opened, err)
+				   : open_alone(&o, drive, where, &opened, err);
 
 	if (r < 0)
 		return r;
-	r = attach_drive(c, drive, &opened, err);
+	opened->resized = on_resized;
+	opened->resized_context = c;
+	r = attach_drive(c, opened, err);
 	if (r < 0) {
-		drive_close_image(&opened, NULL);
+		drive_close(opened, NULL);
 		return r;
 	}
-	c->drives[c->drive_count++] = opened;
+	d->drives[d->drive_count++] = opened;
 	return 0;
 }
 
@@ -181,7 +183,7 @@ static int open_controller(struct disks *d, const struct disks_options *o, unsig
 		char where[64];
 
 		snprintf(where, sizeof(where), "scsi[%u].drives[%u]", index, i);
-		r = open_drive(d, c, &vc->drives[i], where, err);
+		r = open_drive(d, index, &vc->drives[i], where, err);
 		if (r < 0 && err && strncmp(err->message, where, strlen(where)))
 			error_prefix(err, "%s", where);
 	}
@@ -200,6 +202,11 @@ int disks_open(const struct disks_options *o, struct disks **ret, struct error *
 	d->loop = o->loop;
 	for (; d->count < o->description->scsi_count && r >= 0; d->count++)
 		r = open_controller(d, o, d->count, err);
+	if (r >= 0) {
+		const struct live_options lo = { d->loop, d->drives, d->drive_count };
+
+		r = live_new(&lo, &d->live, err);
+	}
 	if (r < 0) {
 		disks_close(d, NULL);
 		disks_free(d);
@@ -209,14 +216,20 @@ int disks_open(const struct disks_options *o, struct disks **ret, struct error *
 	return 0;
 }
 
-/* Nothing is in flight, so the unit is gone when detach returns. */
-static int close_drive(struct controller *c, unsigned index, struct error *err)
+struct live *disks_live(struct disks *d)
 {
-	int r = storvsp_detach(c->storvsp, c->drives[index].lun, NULL, NULL);
-	int closed = drive_close_image(&c->drives[index], err);
+	return d->live;
+}
+
+/* Nothing is in flight, so the unit is gone when detach returns. */
+static int close_drive(struct disks *d, struct drive *drive, struct error *err)
+{
+	unsigned controller = drive->controller, lun = drive->lun;
+	int r = storvsp_detach(d->controllers[controller].storvsp, lun, NULL, NULL);
+	int closed = drive_close(drive, err);
 
 	if (r < 0 && closed >= 0)
-		return error_errno(err, r, "cannot detach drive %u", index);
+		return error_errno(err, r, "cannot detach drive %u:%u", controller, lun);
 	return closed;
 }
 
@@ -224,18 +237,14 @@ int disks_close(struct disks *d, struct error *err)
 {
 	int first = 0;
 
-	for (unsigned i = 0; d && i < d->count; i++) {
-		struct controller *c = &d->controllers[i];
+	while (d && d->drive_count) {
+		struct error e = { 0 };
+		int r = close_drive(d, d->drives[--d->drive_count], &e);
 
-		while (c->drive_count) {
-			struct error e = { 0 };
-			int r = close_drive(c, --c->drive_count, &e);
-
-			if (r < 0 && !first) {
-				first = r;
-				if (err)
-					*err = e;
-			}
+		if (r < 0 && !first) {
+			first = r;
+			if (err)
+				*err = e;
 		}
 	}
 	return first;
@@ -247,5 +256,6 @@ void disks_free(struct disks *d)
 		return;
 	for (unsigned i = 0; i < d->count; i++)
 		storvsp_free(d->controllers[i].storvsp);
+	live_free(d->live);
 	free(d);
 }

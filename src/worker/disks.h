@@ -5,6 +5,7 @@
 #include "vmbus/vmbus.h"
 
 struct disks;
+struct live;
 struct vm_description;
 struct vm_file;
 
@@ -18,7 +19,10 @@ struct disks_options {
 /* Opens every image, or none: the error names the drive and the file. */
 int disks_open(const struct disks_options *options, struct disks **ret,
 	       struct error *err) _must_check_;
-/* Closes the images, all of them; the first error. The bus must be quiet. Harmless when repeated.
+struct live *disks_live(struct disks *d); /* what is done to them while the guest runs */
+/*
+ * Closes the images, all of them; the first error. The bus must be quiet, and nothing under way
+ * (live_settle). Harmless when repeated.
  */
 int disks_close(struct disks *d, struct error *err);
 void disks_free(struct disks *d); /* after disks_close; NULL is fine */

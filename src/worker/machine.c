@@ -11,6 +11,7 @@
 #include "lib/cleanup.h"
 #include "lib/log.h"
 #include "worker/disks.h"
+#include "worker/live.h"
 #include "worker/platform.h"
 #include "worker/vm_description.h"
 #include "worker/vp.h"
@@ -90,6 +91,9 @@ static void begin_hold(struct machine *m, enum machine_state state)
 	bool parked = m->state == MACHINE_PAUSED || m->state == MACHINE_STARTING;
 
 	set_state(m, state);
+	/* The bus is quiet only when all requests have come back. */
+	if (state != MACHINE_PAUSING)
+		live_reset(disks_live(m->disks));
 	if (parked)
 		loop_defer(m->loop, &m->parked_task);
 	else
@@ -169,6 +173,7 @@ int machine_start(struct machine *m, struct error *err)
 		r = load(m, err);
 	if (r < 0)
 		return r;
+	live_running(disks_live(m->disks));
 	set_state(m, MACHINE_RUNNING);
 	vps_run(m->vps);
 	return 0;
@@ -181,7 +186,7 @@ static void fail(struct machine *m, const struct error *err)
 		m->failure = *err;
 }
 
-static void stop_when_bus_is_quiet(void *context)
+static void stop_when_disks_are_quiet(void *context)
 {
 	struct machine *m = context;
 	struct error err = { 0 };
@@ -191,6 +196,13 @@ static void stop_when_bus_is_quiet(void *context)
 		m->end = MACHINE_END_ERROR;
 	}
 	set_state(m, MACHINE_OFF);
+}
+
+static void stop_when_bus_is_quiet(void *context)
+{
+	struct machine *m = context;
+
+	live_settle(disks_live(m->disks), stop_when_disks_are_quiet, m);
 }
 
 static void reset_when_bus_is_quiet(void *context)
@@ -553,4 +565,9 @@ struct partition *machine_partition(struct machine *m)
 struct vmbus *machine_bus(struct machine *m)
 {
 	return m->bus;
+}
+
+struct live *machine_live(struct machine *m)
+{
+	return disks_live(m->disks);
 }

@@ -9,6 +9,7 @@
 #include "partition/partition.h"
 #include "vmbus/vmbus.h"
 
+struct live;
 struct machine;
 struct vm_description;
 
@@ -73,3 +74,4 @@ const struct error *machine_failure(const struct machine *m); /* after MACHINE_E
 uint64_t machine_exits(const struct machine *m);              /* exits to this process so far */
 struct partition *machine_partition(struct machine *m);
 struct vmbus *machine_bus(struct machine *m);
+struct live *machine_live(struct machine *m); /* its drives */

@@ -41,11 +41,12 @@ static const char usage[] =
 	"  --unit N      sectors of 512 bytes that offsets and lengths are multiples of (1)\n"
 	"  --first N     write: begin with this one (1)\n"
 	"  --synced N    verify: the writes after the Nth may have happened or not (all have)\n"
+	"  --size N      only the first N bytes, of a disk that changes its size (all)\n"
 	"  --cached      through the page cache\n";
 
 struct options {
 	const char *path;
-	uint64_t seed, count, jobs, flush, unit, first, synced;
+	uint64_t seed, count, jobs, flush, unit, first, synced, size;
 	int cached;
 };
 
@@ -121,6 +122,8 @@ static int open_disk(const struct options *o, int flags, uint64_t *ret_sectors)
 	size = (uint64_t)st.st_size;
 	if (S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, &size) < 0)
 		size = 0;
+	if (o->size && o->size < size)
+		size = o->size;
 	*ret_sectors = size / SECTOR;
 	if (*ret_sectors / o->jobs < o->unit) {
 		fprintf(stderr, "pattern: %s is too small: %llu bytes\n", o->path,
@@ -346,12 +349,13 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{ "unit", required_argument, NULL, 'u' },
 		{ "first", required_argument, NULL, 'b' },
 		{ "synced", required_argument, NULL, 'y' },
+		{ "size", required_argument, NULL, 'z' },
 		{ "cached", no_argument, NULL, 'm' },
 		{ 0 },
 	};
 	uint64_t *const numbers[] = {
 		['s'] = &o->seed, ['c'] = &o->count, ['j'] = &o->jobs,   ['f'] = &o->flush,
-		['u'] = &o->unit, ['b'] = &o->first, ['y'] = &o->synced,
+		['u'] = &o->unit, ['b'] = &o->first, ['y'] = &o->synced, ['z'] = &o->size,
 	};
 	int c;
 

@@ -107,6 +107,9 @@ void scsi_sense_fill(uint8_t sense[static SCSI_FIXED_SENSE_SIZE], struct scsi_se
 void scsi_fail(struct scsi_request *req, struct scsi_sense sense)
 {
 	req->status = SCSI_CHECK_CONDITION;
+	req->capacity_changed = sense.key == SENSE_CAPACITY_CHANGED.key &&
+				sense.asc == SENSE_CAPACITY_CHANGED.asc &&
+				sense.ascq == SENSE_CAPACITY_CHANGED.ascq;
 	req->transferred = 0;
 	scsi_sense_fill(req->sense, sense);
 	request_end(req);
@@ -166,6 +169,8 @@ static struct scsi_sense sense_of_error(int error, enum disk_op op)
 		return SENSE_SPACE_EXHAUSTED;
 	case -EROFS:
 		return SENSE_WRITE_PROTECTED;
+	case -ENXIO: /* the disk became smaller while the request waited */
+		return SENSE_LBA_OUT_OF_RANGE;
 	case -EIO:
 		return op == DISK_READ ? SENSE_READ_ERROR : SENSE_WRITE_ERROR;
 	default:
@@ -325,6 +330,7 @@ static void request_prepare(struct scsi_request *req)
 	req->outcome = SCSI_FINISHED;
 	req->status = SCSI_GOOD;
 	req->transferred = 0;
+	req->capacity_changed = false;
 	req->cancelled = false;
 	req->unit = NULL;
 	req->disk.flags = 0;
@@ -455,6 +461,16 @@ int scsi_target_detach(struct scsi_target *target, unsigned lun, void (*done)(vo
 	unit->gone_arg = arg;
 	unit->detached = true;
 	unit_settle(unit);
+	return 0;
+}
+
+int scsi_target_capacity_changed(struct scsi_target *target, unsigned lun)
+{
+	struct scsi_unit *unit = lun < SCSI_MAX_LUNS ? target->units[lun] : NULL;
+
+	if (!unit)
+		return -ENOENT;
+	unit->attention = SENSE_CAPACITY_CHANGED;
 	return 0;
 }
 

@@ -57,6 +57,7 @@ struct scsi_request {
 
 	enum scsi_outcome outcome;
 	enum scsi_status status;
+	bool capacity_changed;                /* the sense data says so, and nothing was done */
 	uint8_t sense[SCSI_FIXED_SENSE_SIZE]; /* valid with CHECK CONDITION */
 	uint32_t transferred;
 
@@ -108,6 +109,11 @@ int scsi_target_share(struct scsi_target *target, unsigned lun,
  */
 int scsi_target_detach(struct scsi_target *target, unsigned lun, void (*done)(void *arg),
 		       void *arg) _must_check_;
+/*
+ * The disk of that unit has another size now: told to the guest with its next command (SBC-3
+ * 4.2.1). -ENOENT when there is no such unit.
+ */
+int scsi_target_capacity_changed(struct scsi_target *target, unsigned lun) _must_check_;
 /* As after power-on: caches on, medium removal allowed, no unit attention. */
 void scsi_target_reset(struct scsi_target *target);
 const struct scsi_stats *scsi_target_stats(const struct scsi_target *target);

@@ -739,6 +739,37 @@ static void test_iov_helpers(void **state)
 	assert_int_equal(iov_trim(iov, 1, 0), 0);
 }
 
+/* Told once, whatever else happens; what is read then is the new size, and the old end is none. */
+static void test_capacity_changes(void **state)
+{
+	struct bench *b = bench_new(SCSI_DISK, 64 * KIB, 512);
+
+	(void)state;
+	assert_int_equal(scsi_target_capacity_changed(b->target, 1), -ENOENT);
+	b->disk->disk.geometry.size = 128 * KIB;
+	assert_int_equal(scsi_target_capacity_changed(b->target, 0), 0);
+	bench_run(b, CDB(SCSI_INQUIRY, 0, 0, 0, 36, 0), SCSI_DATA_IN, 36);
+	assert_good(b, 36); /* keeps it */
+	bench_run(b, CDB(SCSI_TEST_UNIT_READY, 0, 0, 0, 0, 0), SCSI_DATA_NONE, 0);
+	assert_sense(b, SENSE_CAPACITY_CHANGED);
+	assert_true(b->req.capacity_changed);
+	bench_run(b, CDB(SCSI_READ_CAPACITY_10, 0, 0, 0, 0, 0, 0, 0, 0, 0), SCSI_DATA_IN, 8);
+	assert_good(b, 8);
+	assert_false(b->req.capacity_changed);
+	assert_int_equal(get32(b->buffer), 255);
+	/* smaller, and a command that was on its way to the old end */
+	b->disk->disk.geometry.size = 64 * KIB;
+	assert_int_equal(scsi_target_capacity_changed(b->target, 0), 0);
+	bench_run(b, CDB(SCSI_READ_10, 0, 0, 0, 0, 200, 0, 0, 1, 0), SCSI_DATA_IN, 512);
+	assert_sense(b, SENSE_CAPACITY_CHANGED);
+	bench_run(b, CDB(SCSI_READ_10, 0, 0, 0, 0, 200, 0, 0, 1, 0), SCSI_DATA_IN, 512);
+	assert_sense(b, SENSE_LBA_OUT_OF_RANGE);
+	b->disk->fail = -ENXIO;
+	bench_run(b, CDB(SCSI_READ_10, 0, 0, 0, 0, 1, 0, 0, 1, 0), SCSI_DATA_IN, 512);
+	assert_sense(b, SENSE_LBA_OUT_OF_RANGE);
+	bench_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -774,6 +805,7 @@ int main(void)
 		cmocka_unit_test(test_detach_waits_for_what_runs),
 		cmocka_unit_test(test_attach_refusals),
 		cmocka_unit_test(test_iov_helpers),
+		cmocka_unit_test(test_capacity_changes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -297,6 +297,15 @@ int storvsp_detach(struct storvsp *s, unsigned lun, void (*done)(void *arg), voi
 	return r;
 }
 
+int storvsp_capacity_changed(struct storvsp *s, unsigned lun)
+{
+	int r = scsi_target_capacity_changed(s->target, lun);
+
+	if (!r)
+		units_changed(s);
+	return r;
+}
+
 struct storvsp_stats storvsp_stats(const struct storvsp *s)
 {
 	struct storvsp_stats stats = s->stats;

@@ -50,6 +50,11 @@ int storvsp_share_disk(struct storvsp *s, unsigned lun,
  */
 int storvsp_detach(struct storvsp *s, unsigned lun, void (*done)(void *arg),
 		   void *arg) _must_check_;
+/*
+ * The disk at that LUN has another size now: its next command ends with a unit attention, and a
+ * guest that is up is told to look, since it may not send one. -ENOENT: there is no such unit.
+ */
+int storvsp_capacity_changed(struct storvsp *s, unsigned lun) _must_check_;
 struct storvsp_stats storvsp_stats(const struct storvsp *s);
 
 extern const struct vmbus_device_type storvsp_type;

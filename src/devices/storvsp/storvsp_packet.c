@@ -135,6 +135,10 @@ static uint8_t srb_status_of(const struct scsi_request *q)
 		return SRB_STATUS_SUCCESS;
 	if (q->status != SCSI_CHECK_CONDITION)
 		return SRB_STATUS_ERROR;
+	/* Linux's driver looks at the disk's size again when it reads this status with that sense
+	 * data, in all its versions; with SRB_STATUS_ERROR only in newer ones. */
+	if (q->capacity_changed)
+		return SRB_STATUS_ABORTED | SRB_STATUS_AUTOSENSE_VALID;
 	return SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID;
 }
 

@@ -8,6 +8,7 @@
 #include "devices/storvsp/storvsp_proto.h"
 #include "vmbus/testing.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -656,6 +657,26 @@ static void test_hot_plug(void **state)
 	bed_free(b);
 }
 
+/* The guest is told to look, and its next command says why: as Linux's driver expects it. */
+static void test_capacity_changes(void **state)
+{
+	struct bed *b = ready_bed(1);
+	struct vstor_packet ready = srb_of(VSTOR_DATA_UNKNOWN, 0, CDB(0, 0, 0, 0, 0, 0));
+
+	(void)state;
+	assert_int_equal(storvsp_capacity_changed(b->s, 9), -ENOENT);
+	assert_int_equal(storvsp_capacity_changed(b->s, 0), 0);
+	assert_true(take(b, &b->ch));
+	assert_int_equal(le32_get(b->in.header.operation), VSTOR_ENUMERATE_BUS);
+	assert_int_equal(run(b, ready, 0), SRB_STATUS_ABORTED | SRB_STATUS_AUTOSENSE_VALID);
+	assert_int_equal(b->in.srb.scsi_status, SCSI_CHECK_CONDITION);
+	assert_int_equal(b->in.srb.payload[2], SCSI_UNIT_ATTENTION);
+	assert_int_equal(b->in.srb.payload[12], 0x2a);
+	assert_int_equal(b->in.srb.payload[13], 0x09);
+	assert_int_equal(run(b, ready, 0), SRB_STATUS_SUCCESS);
+	bed_free(b);
+}
+
 static void test_options(void **state)
 {
 	struct storvsp *s;
@@ -694,6 +715,7 @@ int main(void)
 		cmocka_unit_test(test_close_waits_for_io),
 		cmocka_unit_test(test_reset_during_io),
 		cmocka_unit_test(test_hot_plug),
+		cmocka_unit_test(test_capacity_changes),
 		cmocka_unit_test(test_options),
 	};
 
