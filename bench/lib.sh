@@ -39,15 +39,16 @@ qemu() {
 ours() {
 	"$work/stopwatch" timeout -s KILL 30 "$work/partita" run --no-reboot --cpus 1 --memory "${ram}M" \
 		--kernel "$work/vmlinuz" --initrd "$work/initrd" --cmdline "$command_line $2" \
-		--disk "$work/disk/$1,direct"
+		--disk "$work/disk/$1,direct" $3
 }
 
 # monitor NAME WORDS: runs the guest under monitor NAME with WORDS more on its command line; prints
 # what the stopwatch says.
 monitor() {
 	case $1 in
-	partita) ours disk.raw "$2" ;;
-	partita-vhdx) ours disk.vhdx "$2" ;;
+	partita) ours disk.raw "$2" '' ;;
+	partita-vhdx) ours disk.vhdx "$2" '' ;;
+	partita-locked) ours disk.raw "$2" --lock-memory ;;
 	q35) qemu q35 "host,$enlightenments" virtio-blk-pci "$2" ;;
 	microvm)
 		qemu microvm,x-option-roms=off,pit=off,pic=off,rtc=on "host,$enlightenments" \
