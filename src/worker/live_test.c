@@ -577,27 +577,42 @@ static void inner_merge(struct bed *b)
 	ok(b);
 }
 
+/* A merge may be through before it can be stopped: another one then. */
+static struct bed *inner_merge_stopped(void)
+{
+	for (;;) {
+		struct bed *b = bed_new(false);
+
+		chain_of_four(b);
+		inner_merge(b);
+		if (b->drives[0]->merge) {
+			start(b, "{'command': 'disk-cancel', " DISK(0) "}");
+			ok(b);
+		}
+		if (!merge_end(b, 0))
+			return b;
+		bed_free(b);
+	}
+}
+
 static void test_merge_of_an_inner_image(void **state)
 {
-	struct bed *b = bed_new(false);
+	struct bed *b = inner_merge_stopped();
 	struct loop *loop;
 	struct disk *d;
 
 	(void)state;
-	chain_of_four(b);
-	/* stopped, and begun again */
-	inner_merge(b);
-	start(b, "{'command': 'disk-cancel', " DISK(0) "}");
-	ok(b);
-	assert_false(merge_end(b, 0));
+	/* begun again */
 	assert_int_equal(b->drives[0]->depth, 4);
 	guest_steps(b, 100);
 	start(b, "{'command': 'disk-merge', " DISK(0) ", 'image': 2}");
 	ok(b);
-	/* meanwhile */
-	start(b, "{'command': 'disk-resize', " DISK(0) ", 'size': %llu}",
-	      (unsigned long long)LARGE);
-	refused(b, -EBUSY, "being merged");
+	/* meanwhile, if it is not through: also refused when its end is under way */
+	if (b->drives[0]->merge) {
+		start(b, "{'command': 'disk-resize', " DISK(0) ", 'size': %llu}",
+		      (unsigned long long)LARGE);
+		refused(b, -EBUSY, "");
+	}
 	assert_true(merge_end(b, 0));
 	assert_string_equal(json_string_value(json_object_get(b->last, "file")),
 			    path_of("a1.vhdx"));
