@@ -118,6 +118,7 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 		.read_only = options->read_only,
 		.direct = options->direct,
 		.no_sync = options->no_sync,
+		.writes_block = options->writes_block,
 	};
 	struct track_file *track = NULL;
 	struct disk *disk;

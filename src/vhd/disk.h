@@ -179,6 +179,7 @@ struct disk_open_options {
 	const char *format;
 	bool direct;  /* past the page cache where the file system can */
 	bool no_sync; /* flushes do nothing: for images that are made again after a power cut */
+	bool writes_block; /* for servers of this one disk (store.h) */
 	/*
 	 * Differencing images: `name` is the image's path, from which relative parents are found;
 	 * then these folders are searched for the parent's file name (NULL-terminated; NULL =

@@ -30,7 +30,9 @@
 struct store_file {
 	struct store store;
 	int fd;
-	bool direct, no_sync;
+	bool direct, no_sync, writes_block;
+	struct list written; /* store_io.node: done, but not told yet */
+	struct loop_task tell;
 };
 
 static const uint8_t zeros[ZEROS_SIZE] __attribute__((aligned(4096)));
@@ -167,6 +169,38 @@ static void io_next(struct store_io *io)
 		loop_io_writev(f->store.loop, &io->io, f->fd, iov, n, io->offset + io->moved);
 }
 
+static void on_tell(struct loop_task *t)
+{
+	struct store_file *f = container_of(t, struct store_file, tell);
+	struct list written;
+
+	list_init(&written);
+	list_splice(&written, &f->written);
+	while (!list_empty(&written)) {
+		struct store_io *io = list_first(&written, struct store_io, node);
+
+		list_remove(&io->node);
+		io_finish(io, 0);
+	}
+}
+
+/* What goes wrong here is left to the ring, which does the rest again. */
+static void write_now(struct store_file *f, struct store_io *io)
+{
+	ssize_t n = io->iovcnt <= IOV_MAX
+			    ? pwritev(f->fd, io->iov, (int)io->iovcnt, (off_t)io->offset)
+			    : 0;
+
+	if (n > 0)
+		io->moved = (uint64_t)n;
+	if (io->moved < io->length) {
+		io_next(io);
+		return;
+	}
+	list_append(&f->written, &io->node);
+	loop_defer(f->store.loop, &f->tell);
+}
+
 /* --- zeros, where fallocate cannot make them --- */
 
 static void zeros_next(struct store_io *io);
@@ -292,6 +326,8 @@ static void file_submit(struct store *s, struct store_io *io)
 	case STORE_WRITE:
 		if (!direct_ok(f, io->iov, io->iovcnt) && io_bounce(io) < 0)
 			io_refuse(f, io, -ENOMEM);
+		else if (io->op == STORE_WRITE && f->writes_block && !f->direct)
+			write_now(f, io);
 		else
 			io_next(io);
 		return;
@@ -614,7 +650,10 @@ int store_file_open(struct loop *loop, int fd, const struct store_file_options *
 		.store = { .ops = &file_ops, .loop = loop, .read_only = options->read_only },
 		.fd = fd,
 		.no_sync = options->no_sync,
+		.writes_block = options->writes_block,
 	};
+	list_init(&f->written);
+	loop_task_init(&f->tell, on_tell);
 	if (!options->no_lock)
 		r = store_file_lock(fd, options->read_only, err);
 	if (r >= 0)

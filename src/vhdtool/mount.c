@@ -220,6 +220,7 @@ static int mount_image(struct mount_state *s, struct error *err)
 	bool mounted = false;
 	int r = mount_state_save(s, err);
 
+	options.image.server = true;
 	mount_state_path(s, "d", place);
 	if (s->file)
 		strcpy(place, s->target);

@@ -133,6 +133,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 	r = loop_new(1024, &loop, err);
 	if (r < 0)
 		return r;
+	options.image.server = true;
 	r = tool_open(loop, arguments[0], !options.writable, &options.image, &disk, err);
 	if (r >= 0) {
 		r = serve(loop, disk, err);

@@ -301,6 +301,7 @@ int tool_open(struct loop *loop, const char *path, bool read_only, const struct 
 	if (image) {
 		o.format = image->format;
 		o.direct = image->direct;
+		o.writes_block = image->server;
 		o.alone = image->alone;
 		o.tracking = image->tracking;
 		o.follow = !image->alone;

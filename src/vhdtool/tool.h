@@ -77,6 +77,7 @@ void tool_print_completion(const struct tool_verb *const *verbs, unsigned count)
 struct tool_image {
 	const char *format; /* NULL = by content */
 	bool direct, alone;
+	bool server; /* the one disk of this process: see writes_block in vhd/store.h */
 	struct tool_list search;
 	enum disk_tracking tracking;
 };
