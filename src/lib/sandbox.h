@@ -8,6 +8,18 @@
 #include "lib/error.h"
 #include "lib/types.h"
 
+/* A sanitizer has findings to tell, and wants more than filters allow: then they are left out. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANDBOX_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANDBOX_SANITIZED 1
+#endif
+#endif
+#ifndef SANDBOX_SANITIZED
+#define SANDBOX_SANITIZED 0
+#endif
+
 /* Allowed when (argument & mask) == value. */
 struct sandbox_rule {
 	int call;

@@ -21,17 +21,6 @@
 
 #define MEMORY_MAX (2 * GIB) /* of address space; the libraries keep bitmaps of the volume */
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 static struct child {
 	int fd;
 	struct files *files;
@@ -61,7 +50,7 @@ static int enter_sandbox(struct error *err)
 	const struct sandbox s = { allowed, ARRAY_SIZE(allowed), NULL, 0 };
 	const struct rlimit none = { 0, 0 }, memory = { MEMORY_MAX, MEMORY_MAX };
 
-	if (SANITIZED) /* it has findings to tell, and wants more than the filter allows */
+	if (SANDBOX_SANITIZED)
 		return 0;
 	if (dup2(STDOUT_FILENO, STDERR_FILENO) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
 	    setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &none) < 0 ||

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT
-/* See mount_server.h. The child's first and only message to the parent is how opening went. */
+/*
+ * See mount_server.h. Between `vhd mount` and the server is the keeper, a process that only waits
+ * for the server and removes the state after it, which the server may not do in its box. The
+ * server's first and only message to `vhd mount` is how opening went. It opens its note beforehand,
+ * so that whoever waits for the server finds there what it had to say, with or without a keeper.
+ */
 #include "vhdtool/mount_server.h"
 
 #include "lib/cleanup.h"
+#include "vhdtool/box.h"
 #include "vhdtool/fuse.h"
 
 #include <errno.h>
@@ -13,11 +19,13 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #define IO_DEPTH 512u
 
 struct opened {
 	int result;
+	pid_t pid;
 	struct disk_geometry geometry;
 	struct error err;
 };
@@ -25,8 +33,6 @@ struct opened {
 /* Nothing of the caller's may stay open: a shell waits for the other end of a pipe. */
 static void leave_the_terminal(void)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
 	setsid();
 	if (chdir("/") < 0)
 		return;
@@ -34,26 +40,26 @@ static void leave_the_terminal(void)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
-	for (int fd = 0; fd < 3 && null >= 0; fd++)
-		dup2(null, fd);
+	box_mute();
 #ifdef PR_SET_IO_FLUSHER
 	/* Writing out memory must not wait for us to write out memory. Needs a privilege. */
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 #endif
 }
 
-static void leave_a_note(const struct mount_state *s, const struct error *err)
+/* Empty, as long as there is nothing to say. */
+static int open_note(const struct mount_state *s, struct error *err)
 {
-	_cleanup_fclose_ FILE *f = NULL;
 	char path[PATH_MAX];
+	int fd;
 
 	mount_state_path(s, "error", path);
-	f = fopen(path, "we");
-	if (f)
-		fprintf(f, "%s\n", err->message);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	return fd < 0 ? error_errno(err, -errno, "cannot make \"%s\"", path) : fd;
 }
 
-static int serve(struct loop *loop, struct disk *disk, const struct mount_state *s, int fuse_fd)
+static int serve(struct loop *loop, struct disk *disk, const struct mount_state *s, int fuse_fd,
+		 int note)
 {
 	const struct fuse_export export = {
 		.disk = disk,
@@ -70,18 +76,18 @@ static int serve(struct loop *loop, struct disk *disk, const struct mount_state 
 	fuse_free(fuse);
 	close(fuse_fd);
 	closed = disk_close(disk, &err);
-	if (r >= 0 && closed >= 0)
-		mount_state_remove(s);
-	else
-		leave_a_note(s, &err);
+	if (r < 0 || closed < 0)
+		dprintf(note, "%s\n", err.message);
 	return r < 0 ? r : closed;
 }
 
-static int child(const struct mount_state *s, const struct tool_image *image, int fuse_fd, int tell)
+static int server(const struct mount_state *s, const struct tool_image *image, int fuse_fd,
+		  int tell)
 {
-	struct opened o = { 0 };
+	struct opened o = { .pid = getpid() };
 	struct disk *disk = NULL;
 	struct loop *loop = NULL;
+	int note = -1;
 	ssize_t n;
 
 	o.result = loop_new(IO_DEPTH, &loop, &o.err);
@@ -90,14 +96,45 @@ static int child(const struct mount_state *s, const struct tool_image *image, in
 	if (o.result >= 0)
 		o.geometry = disk->geometry;
 	leave_the_terminal();
+	if (o.result >= 0)
+		o.result = note = open_note(s, &o.err);
+	if (o.result >= 0)
+		o.result = box_enter(false, &o.err);
 	n = write(tell, &o, sizeof(o));
 	close(tell);
 	if (o.result >= 0 && n == sizeof(o))
-		o.result = serve(loop, disk, s, fuse_fd);
+		o.result = serve(loop, disk, s, fuse_fd, note);
 	else
 		(void)disk_close(disk, NULL);
 	loop_free(loop);
 	return o.result;
+}
+
+static void keep(const struct mount_state *s, pid_t pid)
+{
+	int status = -1;
+
+	leave_the_terminal();
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!status) /* else `vhd unmount` has something to say */
+		mount_state_remove(s);
+}
+
+/* In the keeper. The server's descriptors are not its own: else they would outlive the server. */
+static void start(const struct mount_state *s, const struct tool_image *image, int fuse_fd,
+		  int tell)
+{
+	pid_t pid;
+
+	signal(SIGCHLD, SIG_DFL);
+	pid = fork();
+	if (!pid)
+		_exit(server(s, image, fuse_fd, tell) < 0);
+	close(fuse_fd);
+	close(tell);
+	if (pid > 0)
+		keep(s, pid);
 }
 
 int mount_server_start(struct mount_state *s, const struct tool_image *image, int fuse_fd,
@@ -105,6 +142,7 @@ int mount_server_start(struct mount_state *s, const struct tool_image *image, in
 {
 	struct opened o = { 0 };
 	int ends[2];
+	pid_t keeper;
 	ssize_t n;
 
 	if (pipe2(ends, O_CLOEXEC) < 0) {
@@ -112,18 +150,20 @@ int mount_server_start(struct mount_state *s, const struct tool_image *image, in
 		return error_errno(err, -errno, "cannot make a pipe");
 	}
 	fflush(stdout);
-	s->pid = fork();
-	if (!s->pid) {
+	keeper = fork();
+	if (!keeper) {
 		close(ends[0]);
-		_exit(child(s, image, fuse_fd, ends[1]) < 0);
+		start(s, image, fuse_fd, ends[1]);
+		_exit(0);
 	}
 	close(fuse_fd);
 	close(ends[1]);
-	s->started = s->pid > 0 ? mount_process_start(s->pid) : 0;
-	n = s->pid > 0 ? read(ends[0], &o, sizeof(o)) : -1;
+	n = keeper > 0 ? read(ends[0], &o, sizeof(o)) : -1;
 	close(ends[0]);
 	if (n != sizeof(o))
 		return error_set(err, -EIO, "the server of the image did not start");
+	s->pid = o.pid;
+	s->started = mount_process_start(o.pid);
 	if (o.result < 0)
 		return error_set(err, o.result, "%s", o.err.message);
 	*ret = o.geometry;
@@ -137,11 +177,10 @@ static int read_note(const struct mount_state *s, struct error *err)
 
 	mount_state_path(s, "error", path);
 	f = fopen(path, "re");
-	if (!f)
+	if (!f || !fgets(text, sizeof(text), f))
 		return 0;
-	if (!fgets(text, sizeof(text), f))
-		text[0] = 0;
 	text[strcspn(text, "\n")] = 0;
+	box_clean(text, sizeof(text));
 	return error_set(err, -EIO, "the image could not be closed: %s", text);
 }
 

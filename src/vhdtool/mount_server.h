@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The process behind a mount: it holds the image and answers the kernel's FUSE requests. */
+/* The process behind a mount: it holds the image and answers the kernel's FUSE requests, boxed. */
 #pragma once
 
 #include "vhdtool/mount_state.h"
@@ -7,8 +7,8 @@
 
 /*
  * Starts it and waits until it has opened the image; `fuse_fd` (mounted) is its own from here on.
- * It ends by itself when the file system is unmounted; then the image is closed and the state
- * removed, unless closing failed. Fills s->pid and s->started.
+ * It ends by itself when the file system is unmounted; then the image is closed, and its
+ * keeper removes the state, unless closing failed. Fills s->pid and s->started.
  */
 int mount_server_start(struct mount_state *s, const struct tool_image *image, int fuse_fd,
 		       struct disk_geometry *ret, struct error *err) _must_check_;

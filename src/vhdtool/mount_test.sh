@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # mount_test.sh VHD: images as devices, file systems and files; partitions; sectors of 4 KiB; a
-# server that is killed; and that nothing is left behind.
+# server or a keeper that is killed; the server's box; and that nothing is left behind.
 set -eu
 
 vhd=$(realpath "$1")
@@ -51,6 +51,11 @@ make() { # FILE SIZE [OPTION...]
 	file=$1 size=$2
 	shift 2
 	"$vhd" create "$file" --size "$size" "$@"
+}
+
+server() { # of a.vhdx
+	"$vhd" mount --list --json |
+		sed -n "/a\.vhdx/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1
 }
 
 # round_trip FS MKFS...: make a file system, write, mount again, compare
@@ -167,15 +172,37 @@ nothing_left
 echo 'ok file'
 
 "$vhd" mount a.vhdx mnt --writable
-server=$("$vhd" mount --list --json | sed -n "/a\.vhdx/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1)
-kill -9 "$server"
+status=/proc/$(server)/status
+if ! grep -q __asan_init "$vhd"; then
+	grep -q '^Seccomp:.2$' "$status"
+	grep -q '^NoNewPrivs:.1$' "$status"
+fi
+keeper=$(sed -n 's/^PPid:.//p' "$status")
+[ "$(cat "/proc/$keeper/comm")" = vhd ]
+id=$(basename "$(grep -l "$tmp/a.vhdx" /run/partita/vhd-mounts/*.json)" .json)
+kill -9 "$keeper"
+echo x >mnt/kept
+sync mnt/kept
+"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -qv gone
+"$vhd" unmount a.vhdx 2>out
+[ ! -s out ]
+nothing_left
+[ -z "$(ls /run/partita/vhd-mounts | grep "$id")" ]
+"$vhd" info a.vhdx --json | grep -q '"dirty_log": false'
+"$vhd" mount a.vhdx mnt
+[ "$(cat mnt/kept)" = x ]
+"$vhd" unmount mnt
+nothing_left
+echo 'ok box, killed keeper'
+
+"$vhd" mount a.vhdx mnt --writable
+kill -9 "$(server)"
 ! { echo x >mnt/lost && sync mnt/lost; } 2>/dev/null
 "$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
 "$vhd" unmount a.vhdx 2>/dev/null
 nothing_left
 "$vhd" mount a.vhdx --device --writable >name
-server=$("$vhd" mount --list --json | sed -n "/a\.vhdx/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1)
-kill -9 "$server"
+kill -9 "$(server)"
 "$vhd" unmount a.vhdx 2>/dev/null
 no_device "$(cat name)"
 nothing_left

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # serve_test.sh VHD: others' NBD clients (libnbd, qemu-img) against `vhd serve`, in both directions,
-# and clients that send rubbish.
+# and clients that send rubbish; the server's box, and what happens when it or its keeper is killed.
 set -eu
 
 vhd=$(realpath "$1")
@@ -11,8 +11,8 @@ for tool in nbdcopy nbdinfo qemu-img; do
 done
 
 tmp=$(mktemp -d)
-pid=
-trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || :; rm -rf "$tmp"' EXIT
+pid= client=
+trap '[ -z "$pid$client" ] || kill $pid $client 2>/dev/null || :; rm -rf "$tmp"' EXIT
 trap 'exit 130' HUP INT TERM
 cd "$tmp"
 uri="nbd+unix:///?socket=$tmp/s"
@@ -33,6 +33,20 @@ stop() {
 	wait "$pid"
 	pid=
 	[ ! -e s ] && [ ! -e ready ]
+}
+
+server_of() { # KEEPER
+	tr -d ' ' <"/proc/$1/task/$1/children"
+}
+
+# A process that nobody has waited for is gone too.
+wait_gone() {
+	for try in $(seq 100); do
+		grep -q '^State:.[^ZX]' "/proc/$1/status" 2>/dev/null || return 0
+		sleep 0.1
+	done
+	echo "process $1 is still there"
+	exit 1
 }
 
 truncate -s 96M source
@@ -128,3 +142,66 @@ serve image --writable
 ! "$vhd" serve image --socket s 2>/dev/null
 stop
 echo 'ok in use'
+
+serve image --writable
+server=$(server_of "$pid")
+if grep -q __asan_init "$vhd"; then
+	echo 'skipped: no box with a sanitizer'
+else
+	grep -q '^Seccomp:.2$' "/proc/$server/status"
+	grep -q '^NoNewPrivs:.1$' "/proc/$server/status"
+fi
+kill -HUP "$pid"
+wait "$pid"
+pid=
+wait_gone "$server"
+[ ! -e s ] && [ ! -e ready ]
+echo 'ok box'
+
+"$vhd" track image --enable >point
+serve image --writable
+qemu-io -f raw -c 'write -P 3 40M 1M' -c 'discard 7M 1M' "$uri" >out
+stop
+[ "$("$vhd" track image --since "$(cat point)" | tr -s ' \n' ' ')" = \
+	'0x700000 0x100000 0x2800000 0x100000 ' ]
+"$vhd" track image --disable
+echo 'ok tracking'
+
+serve image --writable
+server=$(server_of "$pid")
+stdbuf -oL qemu-io -f raw -c 'write -P 5 60M 8M' -c 'write -P 6 80M 1M' -c 'sleep 60000' "$uri" >out 2>&1 &
+client=$!
+for try in $(seq 100); do
+	[ "$(grep -c '^wrote' out)" = 2 ] && break
+	sleep 0.1
+done
+kill -9 "$pid"
+wait "$pid" 2>/dev/null || :
+pid=
+wait_gone "$server"
+kill "$client"
+wait "$client" 2>/dev/null || :
+client=
+"$vhd" info image --json | grep -q '"dirty_log": false'
+"$vhd" check image >/dev/null
+[ -S s ] && rm ready
+serve image # at the socket that was left
+qemu-io -r -f raw -c 'read -P 5 60M 8M' -c 'read -P 6 80M 1M' "$uri" >out
+! grep -q failed out
+stop
+echo 'ok killed keeper'
+
+serve image --writable 2>words
+kill -9 "$(server_of "$pid")"
+! wait "$pid"
+pid=
+grep -qx 'vhd serve: the server was killed (signal 9); what was not flushed is lost' words
+[ ! -e s ] && [ ! -e ready ]
+"$vhd" check image >/dev/null
+echo 'ok killed server'
+
+echo other >ready
+! "$vhd" serve nowhere --socket s --pid-file ready 2>words
+grep -qx 'vhd serve: cannot open "nowhere": No such file or directory' words
+[ ! -e s ] && [ "$(cat ready)" = other ]
+echo 'ok failure'
