@@ -7,6 +7,7 @@
 #include "cli/disk.h"
 
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,19 +20,11 @@
 
 /* --- files --- */
 
-/* What was made, renamed or deleted in the file's folder is so after a power cut too. */
-static int folder_sync(const char *path, struct error *err)
+static int folder_synced(const char *path, struct error *err)
 {
-	_cleanup_free_ char *folder = strdup(path);
-	char *slash = folder ? strrchr(folder, '/') : NULL;
-	_cleanup_close_ int fd = -1;
+	int r = folder_sync(path);
 
-	if (slash)
-		slash[slash == folder] = 0;
-	fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		return error_errno(err, -errno, "cannot write the folder of \"%s\"", path);
-	return 0;
+	return r < 0 ? error_errno(err, r, "cannot write the folder of \"%s\"", path) : 0;
 }
 
 static int file_make(const char *path, struct error *err)
@@ -80,7 +73,7 @@ static int track_show(const char *image, struct error *err)
 		return error_set(err, -ENOMEM, "out of memory");
 	if (rename(partial, track) < 0)
 		return error_errno(err, -errno, "cannot make \"%s\"", track);
-	return folder_sync(track, err);
+	return folder_synced(track, err);
 }
 
 static void track_undo(const char *image)
@@ -145,7 +138,7 @@ static int snapshot_add(struct disk_run *run, struct snapshot *s, const char *wo
 	s->fds[s->fd_count++] = fd;
 	if (run->o.track && snapshot_track(s, s->made[s->count], o, &run->err) < 0)
 		r = -1;
-	if (folder_sync(s->made[s->count++], &run->err) < 0)
+	if (folder_synced(s->made[s->count++], &run->err) < 0)
 		r = -1;
 	return r;
 }
@@ -458,6 +451,6 @@ int disk_track_end(struct disk_run *run, const struct disk_place *place)
 			r = error_errno(&run->err, -errno, "cannot delete \"%s\"", track);
 	}
 	if (r >= 0)
-		r = folder_sync(image, &run->err);
+		r = folder_synced(image, &run->err);
 	return r < 0 ? cli_fail("disk", &run->err) : CLI_OK;
 }

@@ -3,6 +3,7 @@
 #include "vhd/create.h"
 
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 #include "vhd/chain.h"
 #include "vhd/vhd.h"
 #include "vhd/vhdx.h"
@@ -165,17 +166,4 @@ int image_create(const char *path, const struct image_create_options *o, struct 
 	r = child_make(m, path, o, parent, err);
 	(void)disk_close(parent, NULL);
 	return r;
-}
-
-int folder_sync(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	_cleanup_free_ char *folder =
-		slash ? strndup(path, MAX((size_t)(slash - path), 1u)) : strdup(".");
-	_cleanup_close_ int fd = -1;
-
-	if (!folder)
-		return -ENOMEM;
-	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }

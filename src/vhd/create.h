@@ -18,7 +18,7 @@ struct image_create_options {
 	const char *const *search;
 	/*
 	 * The path that the image will have once it is renamed, from where its parent is looked
-	 * for. Whoever renames it makes that durable (folder_sync). NULL = it stays at `path`.
+	 * for. Whoever renames it makes that durable (lib/folder.h). NULL = it stays at `path`.
 	 */
 	const char *later;
 };
@@ -29,6 +29,3 @@ struct image_create_options {
  */
 int image_create(const char *path, const struct image_create_options *options,
 		 struct error *err) _must_check_;
-
-/* Makes durable that the file at `path` was made, renamed or deleted. */
-int folder_sync(const char *path) _must_check_;

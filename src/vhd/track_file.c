@@ -8,7 +8,7 @@
 #include "vhd/track.h"
 
 #include "lib/cleanup.h"
-#include "vhd/create.h"
+#include "lib/folder.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #include "vhdtool/output.h"
 
 #include "lib/cleanup.h"
-#include "vhd/create.h"
+#include "lib/folder.h"
 
 #include <errno.h>
 #include <stdio.h>
