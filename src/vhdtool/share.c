@@ -4,6 +4,7 @@
 #include "vhdtool/verbs.h"
 
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +34,11 @@ static int run(unsigned count, char **arguments, struct error *err)
 		return r;
 	}
 	r = vhdset_create(fd, image_fd, image, options.format, err);
+	if (r >= 0) {
+		r = folder_sync(set);
+		if (r < 0)
+			error_errno(err, r, "cannot make the name \"%s\" durable", set);
+	}
 	if (r < 0)
 		unlink(set);
 	return r < 0 ? r : TOOL_OK;
