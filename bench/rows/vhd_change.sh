@@ -15,16 +15,16 @@ writes() {
 	"$vhd_bench" -n -w -r -d 32 -s 4096 "$@" | cut -d ' ' -f 2 >>"$work/$name"
 }
 
-# full IMAGE GIB: writes all of it.
+# full IMAGE MIB: writes all of it.
 full() {
-	"$vhd_bench" -n -w -s 1048576 -d 8 -c $(($2 << 10)) "$1" >/dev/null
+	"$vhd_bench" -n -w -s 1048576 -d 8 -c "$2" "$1" >/dev/null
 }
 
 for turn in $(seq $turns); do
-	"$vhd" create "$work/parent.vhdx" --size 1G --force
-	full "$work/parent.vhdx" 1
+	"$vhd" create "$work/parent.vhdx" --size 256M --force
+	full "$work/parent.vhdx" 256
 	"$vhd" create "$work/child.vhdx" --parent "$work/parent.vhdx" --force
-	full "$work/child.vhdx" 1
+	full "$work/child.vhdx" 256
 	writes without -c 50000 "$work/child.vhdx"
 	writes merging -M "$work/parent.vhdx" "$work/child.vhdx"
 	writes untracked -c 50000 "$work/parent.vhdx"
@@ -38,7 +38,7 @@ result vhd-track-write-4k-qd32 "$(median <"$work/tracked")" ours-alone "$(median
 # Of the 8 GiB that are left, the 4 GiB that lie in the second half move.
 for turn in $(seq $turns); do
 	"$vhd" create "$work/large.vhdx" --size 16G --force
-	full "$work/large.vhdx" 16
+	full "$work/large.vhdx" 16384
 	"$vhd_bench" -n -t -s 33554432 -S 67108864 -d 8 -c 256 "$work/large.vhdx" >/dev/null
 	rm -f "$work/copy"
 	sync

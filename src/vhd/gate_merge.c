@@ -24,12 +24,19 @@
 #define GRANULES_MAX BIT64(24)  /* bounds the bitmap to 2 MiB */
 #define LAST_PASS    (32 * MIB) /* that may be left for the time when the guest waits */
 #define PASSES_MAX   10u
+/*
+ * While the guest has requests under way one piece is copied at a time, a smaller one, and then
+ * nothing for so many times as long as that took.
+ */
+#define PACED_PIECE (256 * KIB)
+#define REST        2u
 
 struct slot {
 	struct gate_merging *mg;
 	struct disk_request req;
 	struct iovec iov;
 	uint8_t *buf;
+	uint64_t started; /* loop_now's */
 	bool busy;
 };
 
@@ -50,6 +57,7 @@ struct gate_merging {
 	struct gate_freeze freeze;
 	struct disk_request flush;
 	struct loop_task task;
+	struct loop_timer rest; /* armed: the guest's turn */
 	struct slot *slots;
 };
 
@@ -94,6 +102,7 @@ static void merging_free(struct gate_merging *mg)
 	for (unsigned i = 0; mg->slots && i < mg->depth; i++)
 		free(mg->slots[i].buf);
 	loop_cancel(mg->g->disk.loop, &mg->task);
+	loop_timer_disarm(&mg->rest);
 	free(mg->slots);
 	free(mg->marks);
 	free(mg);
@@ -132,10 +141,23 @@ static void kick(struct gate_merging *mg)
 	loop_defer(mg->g->disk.loop, &mg->task);
 }
 
+static void on_rested(struct loop_timer *t)
+{
+	kick(container_of(t, struct gate_merging, rest));
+}
+
+static bool paced(const struct gate_merging *mg)
+{
+	return mg->g->in_flight && !mg->last;
+}
+
 static void slot_end(struct slot *s, int result)
 {
 	struct gate_merging *mg = s->mg;
+	uint64_t now = loop_now(mg->g->disk.loop);
 
+	if (paced(mg))
+		loop_timer_arm(&mg->rest, now + REST * (now - s->started));
 	if (result < 0 && mg->result >= 0)
 		mg->result = result;
 	mg->copied += s->req.length;
@@ -172,6 +194,7 @@ static void slot_start(struct slot *s, enum disk_held held, uint64_t offset, uin
 
 	s->busy = true;
 	mg->busy++;
+	s->started = loop_now(mg->g->disk.loop);
 	s->iov = (struct iovec){ s->buf, length };
 	s->req = (struct disk_request){
 		.op = DISK_READ,
@@ -204,7 +227,9 @@ static int piece_next(struct gate_merging *mg, enum disk_held *ret_held, uint64_
 			mg->at += n;
 			continue;
 		}
-		*ret_length = MIN(n, *ret_held == DISK_HELD_DATA ? PIECE : ZERO_PIECE);
+		*ret_length = MIN(n, *ret_held != DISK_HELD_DATA ? ZERO_PIECE
+				     : paced(mg)                 ? PACED_PIECE
+								 : PIECE);
 		return 1;
 	}
 }
@@ -213,10 +238,13 @@ static int piece_next(struct gate_merging *mg, enum disk_held *ret_held, uint64_
 static bool slots_fill(struct gate_merging *mg)
 {
 	for (unsigned i = 0; i < mg->depth && mg->result >= 0; i++) {
+		bool wait = paced(mg) && (mg->busy || mg->rest.deadline);
 		enum disk_held held;
 		uint64_t n;
 		int r;
 
+		if (wait)
+			return true;
 		if (mg->slots[i].busy)
 			continue;
 		r = piece_next(mg, &held, &n);
@@ -384,6 +412,7 @@ int gate_merge(struct gate *g, struct gate_merge *m, struct error *err)
 	mg->granules = (mg->size + mg->granule - 1) / mg->granule;
 	mg->marks = calloc(mg->granules / 8 + 1, 1);
 	loop_task_init(&mg->task, run);
+	loop_timer_init(g->disk.loop, &mg->rest, on_rested);
 	if (!mg->marks || slots_new(mg) < 0) {
 		merging_free(mg);
 		return error_set(err, -ENOMEM, "out of memory");

@@ -2,14 +2,102 @@
 /* What all stores have in common. See store.h. */
 #include "vhd/store.h"
 
+#include <errno.h>
+
+#define PIECES 4u /* of a copy that are under way at once */
+
+struct copying {
+	struct store *store;
+	uint64_t from, to, length, at; /* at = begun so far */
+	unsigned busy;
+	int result;
+};
+
+struct piece {
+	struct copying *copying;
+	struct store_io io;
+	struct iovec iov;
+	uint64_t room, at;
+};
+
+static void piece_next(struct piece *p);
+
+static void on_written(struct store_io *io, int result)
+{
+	struct piece *p = container_of(io, struct piece, io);
+	struct copying *c = p->copying;
+
+	c->busy--;
+	c->result = MIN(c->result, result);
+	piece_next(p);
+}
+
+static void piece_submit(struct piece *p, enum store_op op, uint64_t offset,
+			 void (*done)(struct store_io *io, int result))
+{
+	p->io = (struct store_io){
+		.op = op,
+		.offset = offset,
+		.length = p->iov.iov_len,
+		.iov = &p->iov,
+		.iovcnt = 1,
+		.done = done,
+	};
+	store_submit(p->copying->store, &p->io);
+}
+
+static void on_read(struct store_io *io, int result)
+{
+	struct piece *p = container_of(io, struct piece, io);
+
+	if (result < 0)
+		on_written(io, result);
+	else
+		piece_submit(p, STORE_WRITE, p->copying->to + p->at, on_written);
+}
+
+static void piece_next(struct piece *p)
+{
+	struct copying *c = p->copying;
+
+	if (c->at >= c->length || c->result < 0)
+		return;
+	p->at = c->at;
+	p->iov.iov_len = MIN(c->length - c->at, p->room);
+	c->at += p->iov.iov_len;
+	c->busy++;
+	piece_submit(p, STORE_READ, c->from + p->at, on_read);
+}
+
+static int copy_with_loop(struct copying *c, char *buffer, size_t room)
+{
+	struct piece pieces[PIECES];
+	int r = 0;
+
+	for (unsigned i = 0; i < PIECES; i++) {
+		pieces[i] = (struct piece){
+			.copying = c,
+			.iov.iov_base = buffer + i * room,
+			.room = room,
+		};
+		piece_next(&pieces[i]);
+	}
+	while (c->busy && r >= 0)
+		r = loop_once(c->store->loop, -1);
+	return r < 0 ? r : c->result;
+}
+
 static int data_copy(struct store *s, uint64_t from, uint64_t to, uint64_t n, void *buffer,
 		     size_t room)
 {
-	int r = 0;
+	struct copying c = { .store = s, .from = from, .to = to, .length = n };
+	int r = s->ops->copy ? s->ops->copy(s, from, to, n) : -EOPNOTSUPP;
 
-	if (s->ops->copy)
-		return s->ops->copy(s, from, to, n);
-	while (n && r >= 0) {
+	if (r != -EOPNOTSUPP)
+		return r;
+	if (s->loop && room >= PIECES * 4096 && n > room / PIECES)
+		return copy_with_loop(&c, buffer, round_down64(room / PIECES, 4096));
+	for (r = 0; n && r >= 0;) {
 		uint64_t piece = MIN(n, room);
 
 		r = store_read(s, buffer, piece, from);

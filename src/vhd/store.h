@@ -62,7 +62,7 @@ struct store_ops {
 	int (*resize)(struct store *s, uint64_t size);
 	/* Gets the space for a range, so that writing there cannot fail for want of it. */
 	int (*reserve)(struct store *s, uint64_t offset, uint64_t length);
-	/* Copies a range to another that it does not overlap; NULL = read and write instead. */
+	/* Shares a range's bytes with another place; -EOPNOTSUPP or NULL = read and write. */
 	int (*copy)(struct store *s, uint64_t from, uint64_t to, uint64_t length);
 	/* Data or hole at offset (< size), and how far. */
 	int (*extent)(struct store *s, uint64_t offset, enum disk_extent_kind *ret_kind,
@@ -113,8 +113,9 @@ static inline int store_extent(struct store *s, uint64_t offset, enum disk_exten
 }
 
 /*
- * Copies a range to another that it does not overlap; holes stay holes. Blocks. `buffer` has `room`
- * bytes (at least 1), for stores that cannot copy by themselves.
+ * Copies a range to another that it does not overlap; holes stay holes. Blocks, running the loop
+ * meanwhile if there is one: not from a callback. `buffer` has `room` bytes (at least 1; it should
+ * be on a page's boundary), for stores that cannot copy by themselves.
  */
 int store_copy(struct store *s, uint64_t from, uint64_t to, uint64_t length, void *buffer,
 	       size_t room);

@@ -17,7 +17,7 @@
 #define DATA_ALIGN  UINT64_C(4096)
 #define ROUND_BYTES GIB /* copied between two commits */
 #define ROUND_COUNT 4096u
-#define SCAN_PIECE  MIB
+#define SCAN_PIECE  (4 * MIB)
 #define STRUCTURE   UINT64_MAX /* in the place of a block's number */
 
 /* What is used of the file. */
@@ -352,7 +352,7 @@ static int compact_run(struct compact *c)
 {
 	int r, dropped;
 
-	c->buffer = malloc(SCAN_PIECE);
+	c->buffer = aligned_alloc(4096, SCAN_PIECE);
 	if (!c->buffer)
 		return -ENOMEM;
 	r = ranges_set(c);

@@ -15,7 +15,7 @@
 
 #define ROUND_BYTES GIB /* copied between two flushes */
 #define ROUND_COUNT 4096u
-#define SCAN_PIECE  MIB
+#define SCAN_PIECE  (4 * MIB)
 #define AS_IT_IS    UINT64_MAX
 
 /* A payload or bitmap block in the file; or, of no length, a place that a block only remembers. */
@@ -259,7 +259,7 @@ static int compact_run(struct compact *c)
 {
 	int r = space_map_init(&c->used, c->v->space.end);
 
-	c->buffer = malloc(SCAN_PIECE);
+	c->buffer = aligned_alloc(4096, SCAN_PIECE);
 	if (r < 0 || !c->buffer)
 		return r < 0 ? r : -ENOMEM;
 	r = used_again(c);

@@ -62,6 +62,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 	if (r < 0)
 		return r;
 	image.alone = true;
+	image.direct = true; /* what moves would only push other things out of the page cache */
 	r = tool_open(loop, arguments[0], false, &image, &disk, err);
 	if (r >= 0) {
 		r = compact(disk, err);
