@@ -18,7 +18,8 @@ cd "$tmp"
 uri="nbd+unix:///?socket=$tmp/s"
 
 serve() {
-	"$vhd" serve "$@" --socket s --pid-file ready &
+	# a caller that ignores hangups, as nohup(1) does, would have it ignore them too
+	env --default-signal=HUP "$vhd" serve "$@" --socket s --pid-file ready &
 	pid=$!
 	for try in $(seq 100); do
 		[ -e ready ] && return
