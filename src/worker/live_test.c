@@ -609,9 +609,11 @@ static void test_merge_of_an_inner_image(void **state)
 	ok(b);
 	/* meanwhile, if it is not through: also refused when its end is under way */
 	if (b->drives[0]->merge) {
+		const char *why = live_changing(b->live) ? "another change" : "merge";
+
 		start(b, "{'command': 'disk-resize', " DISK(0) ", 'size': %llu}",
 		      (unsigned long long)LARGE);
-		refused(b, -EBUSY, "");
+		refused(b, -EBUSY, why);
 	}
 	assert_true(merge_end(b, 0));
 	assert_string_equal(json_string_value(json_object_get(b->last, "file")),
