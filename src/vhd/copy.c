@@ -34,8 +34,7 @@ struct copy {
 	uint64_t checkpoint_at; /* the next one */
 	uint64_t extent_end;    /* the source is `extent_kind` up to here */
 	enum disk_extent_kind extent_kind;
-	unsigned busy, depth;
-	uint64_t chunk;
+	unsigned busy;
 	int result;
 	struct slot *slots;
 };
@@ -153,7 +152,7 @@ static bool extent_next(struct copy *c)
 		if (c->at >= c->extent_end) {
 			if (c->from->ops->extent(c->from, c->at, &c->extent_kind, &length) < 0) {
 				c->extent_kind = DISK_EXTENT_DATA;
-				length = c->chunk;
+				length = CHUNK;
 			}
 			c->extent_end = MIN(c->at + length, c->total);
 		}
@@ -173,7 +172,7 @@ static bool checkpoint_due(const struct copy *c)
 
 static void slots_fill(struct copy *c)
 {
-	for (unsigned i = 0; i < c->depth && c->result >= 0 && !checkpoint_due(c); i++) {
+	for (unsigned i = 0; i < DEPTH && c->result >= 0 && !checkpoint_due(c); i++) {
 		uint64_t n;
 
 		if (c->slots[i].busy)
@@ -181,7 +180,7 @@ static void slots_fill(struct copy *c)
 		if (!extent_next(c))
 			return;
 		/* Zeros need no buffer: as much as there is, but progress should be seen. */
-		n = c->extent_kind == DISK_EXTENT_DATA ? c->chunk : GIB;
+		n = c->extent_kind == DISK_EXTENT_DATA ? CHUNK : GIB;
 		n = MIN(n - c->at % n, c->extent_end - c->at);
 		slot_start(&c->slots[i], c->at, n);
 		c->at += n;
@@ -243,14 +242,14 @@ static int copy_run(struct copy *c)
 
 static int slots_new(struct copy *c)
 {
-	c->slots = calloc(c->depth, sizeof(*c->slots));
+	c->slots = calloc(DEPTH, sizeof(*c->slots));
 	if (!c->slots)
 		return -ENOMEM;
-	for (unsigned i = 0; i < c->depth; i++) {
+	for (unsigned i = 0; i < DEPTH; i++) {
 		void *p;
 
 		c->slots[i].copy = c;
-		if (posix_memalign(&p, 4096, c->chunk))
+		if (posix_memalign(&p, 4096, CHUNK))
 			return -ENOMEM;
 		c->slots[i].buf = p;
 	}
@@ -259,7 +258,7 @@ static int slots_new(struct copy *c)
 
 static void slots_free(struct copy *c)
 {
-	for (unsigned i = 0; c->slots && i < c->depth; i++)
+	for (unsigned i = 0; c->slots && i < DEPTH; i++)
 		free(c->slots[i].buf);
 	free(c->slots);
 }
@@ -286,8 +285,6 @@ int disk_copy(struct disk *from, struct disk *to, const struct disk_copy_options
 		.at = options->start,
 		.done = options->start,
 		.checkpoint_at = options->start + options->checkpoint_every,
-		.depth = options->depth ? options->depth : DEPTH,
-		.chunk = round_up64(options->chunk ? options->chunk : CHUNK, 4096),
 	};
 	int r;
 

@@ -177,8 +177,12 @@ struct disk_open_options {
 	 * written.
 	 */
 	const char *format;
-	bool direct;  /* past the page cache where the file system can */
-	bool no_sync; /* flushes do nothing: for images that are made again after a power cut */
+	bool direct; /* past the page cache where the file system can */
+	/*
+	 * Flushes do nothing: for images that are made again after a power cut. Direct then is only
+	 * as long as the disk is faster than the page cache.
+	 */
+	bool no_sync;
 	bool writes_block; /* for servers of this one disk (store.h) */
 	/*
 	 * Differencing images: `name` is the image's path, from which relative parents are found;

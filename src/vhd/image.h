@@ -46,8 +46,6 @@ int store_check(struct store *store, struct check_report *report, struct error *
 int disk_open_store(struct store *store, struct disk **ret, struct error *err) _must_check_;
 
 struct disk_copy_options {
-	unsigned depth;     /* requests in flight; 0 = 8 */
-	uint32_t chunk;     /* bytes per request; 0 = 1 MiB */
 	bool target_zeroed; /* `to` is new and reads as zeros: zeros need not be written */
 	bool no_flush;      /* the caller flushes (closing does), or does not want it */
 	uint64_t start;     /* everything before is there already; multiple of 4096 */

@@ -130,7 +130,7 @@ struct store_file_options {
 	bool read_only;
 	bool direct;  /* past the page cache where the file system can; unaligned I/O is bounced */
 	bool no_lock; /* the caller holds the lock through this same descriptor */
-	bool no_sync; /* flushes do nothing: a power cut loses the image */
+	bool no_sync; /* flushes do nothing; direct only while that is faster than the cache */
 	/*
 	 * Writes into the page cache are done at once, on the loop's thread, which waits when the
 	 * kernel does not take more. Else the ring hands each to a thread of its own: ext4, for

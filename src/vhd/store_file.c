@@ -25,12 +25,16 @@
 #define DIRECT_ALIGN  512u
 #define LOCK_WAIT_MAX 256000 /* us; with all that is waited before, half a second */
 #define ZEROS_SIZE    (64 * KIB)
-#define ZEROS_COUNT   16u /* one fallback write carries 1 MiB of zeros */
+#define ZEROS_COUNT   16u        /* one fallback write carries 1 MiB of zeros */
+#define PACE_WINDOW   (64 * MIB) /* of direct writes that are judged at once */
+#define PACE_MIN      (200 * MIB) /* bytes a second; a busy machine copies into the cache no faster */
 
 struct store_file {
 	struct store store;
 	int fd;
 	bool direct, no_sync, writes_block;
+	uint64_t pace_begun; /* loop_now of the window's first write */
+	uint64_t pace_bytes; /* written in it */
 	struct list written; /* store_io.node: done, but not told yet */
 	struct loop_task tell;
 };
@@ -80,6 +84,24 @@ static void direct_off(struct store_file *f)
 	f->direct = false;
 }
 
+/*
+ * Where nothing needs to be durable, direct writes are right as long as they are faster than the
+ * page cache takes data in: a slow disk is left to the kernel.
+ */
+static void pace_look(struct store_file *f, uint64_t bytes)
+{
+	uint64_t now = loop_now(f->store.loop);
+
+	f->pace_bytes += bytes;
+	if (f->pace_bytes < PACE_WINDOW)
+		return;
+	/* Of the first window the beginning is not known. */
+	if (f->pace_begun && (now - f->pace_begun) / 1000 * PACE_MIN > f->pace_bytes * 1000000)
+		direct_off(f);
+	f->pace_begun = now;
+	f->pace_bytes = 0;
+}
+
 /* Gives io one aligned buffer in place of its iovec. */
 static int io_bounce(struct store_io *io)
 {
@@ -116,6 +138,8 @@ static void on_transfer(struct loop_io *lio, int result)
 		io_finish(io, -EIO);
 	} else {
 		io->moved += (uint64_t)result;
+		if (f->no_sync && io->direct && io->op == STORE_WRITE)
+			pace_look(f, (uint64_t)result);
 		if (io->moved >= io->length)
 			io_finish(io, 0);
 		else

@@ -18,7 +18,7 @@
 
 #include <errno.h>
 
-#define GROW_MIN  (64 * MIB)
+#define GROW_MAX  (256 * MIB)
 #define SCAN_MAX  (16 * MIB) /* bytes of table that are worth reading for it */
 #define FOUND_MAX 65536u     /* extents; bounds the memory for them */
 
@@ -56,7 +56,7 @@ static int end_take(struct vhdx *v, uint64_t length, uint64_t *ret_offset)
 	if (v->store->fixed_size)
 		return -ENOSPC;
 	if (need > v->store->size) {
-		int r = store_resize(v->store, need + MIN(GROW_MIN, need / 8 & ~(MIB - 1)));
+		int r = store_resize(v->store, need + MIN(GROW_MAX, need & ~(MIB - 1)));
 
 		/* A quota or file size limit may still have room for the block itself. */
 		if (r < 0)

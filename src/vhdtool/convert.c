@@ -104,7 +104,7 @@ static int open_target(struct work *w, struct error *err)
 {
 	const struct disk_open_options options = {
 		.format = w->make.format,
-		.direct = !o.no_flush, /* what must be on the disk in the end needs no page cache */
+		.direct = true,
 		.no_sync = o.no_flush,
 	};
 	int fd = open(w->out.partial, O_RDWR | O_CLOEXEC);
@@ -120,9 +120,6 @@ static int copy(struct work *w, struct error *err)
 	const struct disk_copy_options co = {
 		.target_zeroed = true,
 		.no_flush = true,
-		/* In the page cache what counts is that buffers stay in the processor's cache. */
-		.depth = o.no_flush ? 2 : 0,
-		.chunk = o.no_flush ? 512 * KIB : 0,
 		.start = w->start,
 		.progress = on_progress,
 		.checkpoint = on_checkpoint,
