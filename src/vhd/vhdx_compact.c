@@ -205,7 +205,8 @@ static int move_all(struct compact *c)
 	size_t count = 0, i;
 	int r = moves ? 0 : -ENOMEM;
 
-	qsort(c->objects, c->count, sizeof(*c->objects), last_first);
+	if (c->count)
+		qsort(c->objects, c->count, sizeof(*c->objects), last_first);
 	for (i = 0; i < c->count && r >= 0; i++, c->done++) {
 		const struct object *o = &c->objects[i];
 		uint64_t *from = &first[o->length != c->v->params.block_size];

@@ -115,8 +115,10 @@ int vhdx_header_read(struct store *s, struct vhdx_header *ret, unsigned *ret_slo
 				 "cannot be opened without repair");
 	/* Disk2vhd leaves equal sequence numbers behind: then the first is as good. */
 	slot = valid == 3 ? h[1].sequence > h[0].sequence : valid >> 1;
-	if (h[slot].sequence >= UINT64_MAX - 8)
-		return error_set(err, -EINVAL, "the header's sequence number is used up");
+	if (h[slot].sequence > VHDX_SEQUENCE_MAX && !s->read_only)
+		return error_set(err, -EINVAL,
+				 "the headers' sequence number is used up: `vhd check --repair` "
+				 "begins it anew");
 	*ret = h[slot];
 	*ret_slot = slot;
 	*ret_valid = valid;

@@ -9,6 +9,12 @@
 #include "vhd/store.h"
 #include "vhd/vhdx_format.h"
 
+/*
+ * Only damage brings a header's sequence number here; half of the numbers are left for whoever
+ * writes, so that what was opened for writing can be opened again.
+ */
+#define VHDX_SEQUENCE_MAX (UINT64_MAX / 2)
+
 struct vhdx_header {
 	uint64_t sequence;
 	struct guid file_write, data_write, log; /* log all zero = the log is empty */

@@ -72,7 +72,7 @@ static int header_find(struct repair *r, struct error *err)
 			     "given up, "
 			     "and differencing images over this one need `vhd rebase`");
 	}
-	if (r->header.sequence >= UINT64_MAX - 8) {
+	if (r->header.sequence > VHDX_SEQUENCE_MAX) {
 		r->header.sequence = 0;
 		r->headers_valid = 0;
 		repair_found(&r->tell, REPAIR_MENDED, "the headers' sequence starts again");
