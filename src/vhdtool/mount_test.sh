@@ -198,7 +198,11 @@ echo 'ok box, killed keeper'
 "$vhd" mount a.vhdx mnt --writable
 kill -9 "$(server)"
 ! { echo x >mnt/lost && sync mnt/lost; } 2>/dev/null
-"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
+for try in $(seq 100); do # the kernel fails the write before the process is quite gone
+	if "$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'; then break; fi
+	sleep 0.1
+done
+[ "$try" -lt 100 ]
 "$vhd" unmount a.vhdx 2>/dev/null
 nothing_left
 "$vhd" mount a.vhdx --device --writable >name
