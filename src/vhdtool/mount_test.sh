@@ -171,6 +171,17 @@ qemu-img convert -f vhdx -O raw k.vhdx k.raw 2>/dev/null || cp k.vhdx k.raw
 nothing_left
 echo 'ok file'
 
+make large.vhdx 64T --block-size 1M
+"$vhd" mount large.vhdx file --file --writable
+for at in 7 4000000 50000000; do
+	dd if=/dev/urandom of=file/disk bs=1M count=1 seek=$at conv=notrunc status=none
+done
+qemu-img map -f raw --output=json file/disk | sed -n 's/.*"start": \([0-9]*\),.*"data": true.*/\1/p' >out
+[ "$(cat out)" = "$(printf '7340032\n4194304000000\n52428800000000')" ]
+"$vhd" unmount file
+nothing_left
+echo 'ok holes'
+
 "$vhd" mount a.vhdx mnt --writable
 status=/proc/$(server)/status
 if ! grep -q __asan_init "$vhd"; then
