@@ -5,6 +5,7 @@
  */
 #include "cli/cli.h"
 #include "lib/cleanup.h"
+#include "lib/program.h"
 #include "worker/worker.h"
 
 #include <errno.h>
@@ -358,28 +359,6 @@ static int set_option(struct run *run, int option, const char *text)
 
 /* --- the worker --- */
 
-/* Beside this program, as built and as installed (PREFIX/bin and PREFIX/libexec/partita). */
-static int worker_path(char path[static PATH_MAX], struct error *err)
-{
-	static const char *const places[] = { "/partita-worker", "/../worker/partita-worker",
-					      "/../libexec/partita/partita-worker" };
-	char self[PATH_MAX - 64];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char *slash;
-
-	if (n < 0)
-		return error_errno(err, -errno, "cannot find this program's own place");
-	self[n] = 0;
-	slash = strrchr(self, '/');
-	*slash = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		snprintf(path, PATH_MAX, "%s%s", self, places[i]);
-		if (!access(path, X_OK))
-			return 0;
-	}
-	return error_set(err, -ENOENT, "partita-worker is not beside %s/partita", self);
-}
-
 static void exec_worker(const char *path, int description, bool no_sandbox)
 {
 	char number[16];
@@ -418,7 +397,7 @@ static int start(struct run *run, struct relay *relay)
 	char path[PATH_MAX];
 	pid_t pid;
 
-	if (worker_path(path, &run->err) < 0)
+	if (program_find("partita-worker", "../worker", path, &run->err) < 0)
 		return -1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, console) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) < 0)

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* Errors, GUIDs and cursors: the edges that their users rely on. */
+/* Errors, GUIDs, cursors, programs: the edges that their users rely on. */
 #include "lib/cursor.h"
 #include "lib/error.h"
 #include "lib/guid.h"
 #include "lib/log.h"
+#include "lib/program.h"
 
 #include <errno.h>
 #include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -79,6 +82,31 @@ static void test_log_limit(void **state)
 	assert_true(dropped > 0);
 }
 
+static void test_programs_are_found(void **state)
+{
+	char path[PATH_MAX], here[PATH_MAX], long_folder[PATH_MAX + 2];
+	struct error err = { 0 };
+
+	(void)state;
+	unsetenv("PARTITA_LIBEXEC");
+	assert_int_equal(program_find("lib_test", NULL, path, &err), 0);
+	assert_non_null(realpath(path, here));
+	*strrchr(here, '/') = 0;
+	assert_int_equal(program_find("lib_test", "../lib", path, &err), 0);
+	assert_int_equal(program_find("no-such-program", "..", path, &err), -ENOENT);
+	/* The variable's folder is the only one. */
+	setenv("PARTITA_LIBEXEC", here, 1);
+	assert_int_equal(program_find("lib_test", NULL, path, &err), 0);
+	setenv("PARTITA_LIBEXEC", "/nowhere", 1);
+	assert_int_equal(program_find("lib_test", NULL, path, &err), -ENOENT);
+	assert_string_equal(err.message, "lib_test is not in /nowhere");
+	memset(long_folder, '/', sizeof(long_folder) - 1);
+	long_folder[sizeof(long_folder) - 1] = 0;
+	setenv("PARTITA_LIBEXEC", long_folder, 1);
+	assert_int_equal(program_find("lib_test", NULL, path, &err), -ENOENT);
+	unsetenv("PARTITA_LIBEXEC");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -86,6 +114,7 @@ int main(void)
 		cmocka_unit_test(test_guid_layout),
 		cmocka_unit_test(test_cursor_overrun_sticks),
 		cmocka_unit_test(test_log_limit),
+		cmocka_unit_test(test_programs_are_found),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

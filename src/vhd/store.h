@@ -132,9 +132,11 @@ struct store_file_options {
 	bool no_lock; /* the caller holds the lock through this same descriptor */
 	bool no_sync; /* flushes do nothing; direct only while that is faster than the cache */
 	/*
-	 * Writes into the page cache are done at once, on the loop's thread, which waits when the
-	 * kernel does not take more. Else the ring hands each to a thread of its own: ext4, for
-	 * one, can only do these blocking.
+	 * Writes of whole pages into the page cache are done at once, on the loop's thread, as long
+	 * as they are quick. Else the ring hands each to a thread of its own: ext4, for one, can
+	 * only do these blocking. It also does so here while the kernel is likely to let a write
+	 * wait: behind a flush or the making of zeros, where also holes are not looked for (all is
+	 * told as data), and for a while after one that took long.
 	 */
 	bool writes_block;
 };

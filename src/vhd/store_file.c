@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define DIRECT_ALIGN  512u
 #define LOCK_WAIT_MAX 256000 /* us; with all that is waited before, half a second */
@@ -28,6 +29,9 @@
 #define ZEROS_COUNT   16u        /* one fallback write carries 1 MiB of zeros */
 #define PACE_WINDOW   (64 * MIB) /* of direct writes that are judged at once */
 #define PACE_MIN      (200 * MIB) /* bytes a second; a busy machine copies into the cache no faster */
+#define PAGE          4096u
+#define WRITE_LONG    UINT64_C(20000000)  /* ns: the kernel let the writer wait, not a scheduler */
+#define WRITE_REST    UINT64_C(500000000) /* ns, in which it is then not tried again */
 
 struct store_file {
 	struct store store;
@@ -35,6 +39,8 @@ struct store_file {
 	bool direct, no_sync, writes_block;
 	uint64_t pace_begun; /* loop_now of the window's first write */
 	uint64_t pace_bytes; /* written in it */
+	unsigned holding;    /* flushes and fallocates under way: writes may wait for them */
+	uint64_t write_next; /* when a write may block again, as loop_now has it */
 	struct list written; /* store_io.node: done, but not told yet */
 	struct loop_task tell;
 };
@@ -58,6 +64,8 @@ static void io_finish(struct store_io *io, int result)
 		iov_put(io->iov, io->iovcnt, 0, io->bounce, io->length);
 	if (io->op == STORE_WRITE && result >= 0)
 		s->size = MAX(s->size, io->offset + io->length);
+	else if (io->op != STORE_WRITE && io->op != STORE_READ)
+		file_of(s)->holding--;
 	free(io->bounce);
 	free(io->own);
 	io->bounce = NULL;
@@ -208,13 +216,30 @@ static void on_tell(struct loop_task *t)
 	}
 }
 
+/* A part of a page may have to be read first. */
+static bool write_is_quick(const struct store_file *f, const struct store_io *io)
+{
+	return !f->holding && !((io->offset | io->length) & (PAGE - 1)) && io->iovcnt <= IOV_MAX &&
+	       loop_now(f->store.loop) >= f->write_next;
+}
+
+static uint64_t clock_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 /* What goes wrong here is left to the ring, which does the rest again. */
 static void write_now(struct store_file *f, struct store_io *io)
 {
-	ssize_t n = io->iovcnt <= IOV_MAX
-			    ? pwritev(f->fd, io->iov, (int)io->iovcnt, (off_t)io->offset)
-			    : 0;
+	uint64_t begun = clock_now(), ended;
+	ssize_t n = pwritev(f->fd, io->iov, (int)io->iovcnt, (off_t)io->offset);
 
+	ended = clock_now();
+	if (ended - begun > WRITE_LONG)
+		f->write_next = ended + WRITE_REST;
 	if (n > 0)
 		io->moved = (uint64_t)n;
 	if (io->moved < io->length) {
@@ -350,12 +375,14 @@ static void file_submit(struct store *s, struct store_io *io)
 	case STORE_WRITE:
 		if (!direct_ok(f, io->iov, io->iovcnt) && io_bounce(io) < 0)
 			io_refuse(f, io, -ENOMEM);
-		else if (io->op == STORE_WRITE && f->writes_block && !f->direct)
+		else if (io->op == STORE_WRITE && f->writes_block && !f->direct &&
+			 write_is_quick(f, io))
 			write_now(f, io);
 		else
 			io_next(io);
 		return;
 	case STORE_FLUSH:
+		f->holding++;
 		if (f->no_sync) {
 			io_refuse(f, io, 0);
 			return;
@@ -365,6 +392,7 @@ static void file_submit(struct store *s, struct store_io *io)
 		return;
 	case STORE_PUNCH:
 	case STORE_ZERO:
+		f->holding++;
 		io->io.done = on_fallocate;
 		loop_io_fallocate(s->loop, &io->io, f->fd, zero_mode(io->op, 0), io->offset,
 				  io->length);
@@ -533,9 +561,17 @@ static int file_copy(struct store *s, uint64_t from, uint64_t to, uint64_t lengt
 static int file_extent(struct store *s, uint64_t offset, enum disk_extent_kind *ret_kind,
 		       uint64_t *ret_length)
 {
-	int fd = file_of(s)->fd;
-	off_t data = lseek(fd, (off_t)offset, SEEK_DATA), hole;
+	const struct store_file *f = file_of(s);
+	int fd = f->fd;
+	off_t data, hole;
 
+	/* Looking would wait. Not all of the rest: what is told may be remembered. */
+	if (f->writes_block && f->holding) {
+		*ret_kind = DISK_EXTENT_DATA;
+		*ret_length = MIN(s->size - offset, MIB);
+		return 0;
+	}
+	data = lseek(fd, (off_t)offset, SEEK_DATA);
 	if (data < 0 && errno == ENXIO)
 		data = (off_t)s->size;
 	else if (data < 0)

@@ -14,7 +14,8 @@ static struct {
 static const struct tool_option table[] = {
 	{ "zeros", TOOL_FLAG, &options.zeros, NULL, "also read all data and drop blocks of zeros" },
 	{ "json", TOOL_FLAG, &options.json, NULL, "machine-readable output" },
-	TOOL_IMAGE_OPTIONS(options.image),
+	{ "format", TOOL_CHOICE, &options.image.format, "raw|vhd|vhdx",
+	  "format of the image (by content)" },
 	{ 0 },
 };
 

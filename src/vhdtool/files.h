@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * File systems inside of a disk: what `ls`, `cat` and `cp` need of one, with an implementation for
- * each family. All of it runs in the reader (files_child.c), a process that has no files, because
- * the bytes come from a stranger's disk; calls block. A file is named by its id, a number that its
+ * each family. All of it runs in a reader (files_child.c), a program that has no files, because the
+ * bytes come from a stranger's disk; calls block. A file is named by its id, a number that its
  * file system gives out and must be ready to get back wrong.
  */
 #pragma once
@@ -107,9 +107,5 @@ enum files_system { FILES_UNKNOWN, FILES_EXT, FILES_FAT, FILES_NTFS, FILES_FOREI
  */
 int files_recognise(struct files_volume *v, enum files_system *ret,
 		    const char **ret_name) _must_check_;
-/* NULL: this build has no library for it. */
-const struct files_ops *files_ops_of(enum files_system system);
-/* Which library reads it (for words and --version): "libext2fs". */
-const char *files_library_of(enum files_system system);
 
 extern const struct files_ops files_ext, files_fat, files_ntfs;

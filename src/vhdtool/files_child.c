@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * The reader: the process that takes a stranger's file system apart. It has one descriptor, the
- * tool's socket, and a system-call filter that leaves it reading, writing and memory; its memory is
- * limited. What a library does wrong in here ends here, and the tool says so. One thread; the
- * table at the end has the requests.
+ * A reader: the program that takes a stranger's file system apart. It is built once for each family
+ * of file systems, READER_OPS, with only that one's library. `vhd` starts it with a socket as
+ * standard input. It closes all else and enters a system-call filter that leaves it reading,
+ * writing and memory, which is limited, before it reads the first byte. What a library does wrong
+ * in here ends here, and the tool says so. One thread; the table has the requests.
  */
 #include "vhdtool/files_proto.h"
 
@@ -21,8 +22,9 @@
 
 #define MEMORY_MAX (2 * GIB) /* of address space; the libraries keep bitmaps of the volume */
 
+#define SOCKET STDIN_FILENO
+
 static struct child {
-	int fd;
 	struct files *files;
 	struct files_message in, out;
 	uint8_t payload[FILES_PAYLOAD_MAX + 1], reply[FILES_PAYLOAD_MAX];
@@ -52,7 +54,7 @@ static int enter_sandbox(struct error *err)
 
 	if (SANDBOX_SANITIZED)
 		return 0;
-	if (dup2(STDOUT_FILENO, STDERR_FILENO) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	if (close_range(SOCKET + 1, ~0u, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
 	    setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &none) < 0 ||
 	    setrlimit(RLIMIT_AS, &memory) < 0)
 		return error_errno(err, -errno, "cannot limit the reader");
@@ -63,14 +65,13 @@ static int enter_sandbox(struct error *err)
 
 static int do_open(struct child *c, struct error *err)
 {
-	const struct files_ops *ops = files_ops_of((enum files_system)c->in.id);
 	struct files_volume *v;
 	int r;
 
-	if (!ops || c->files)
-		return error_set(err, -EINVAL, "the reader cannot open this");
-	v = files_blocks_open(c->fd, c->in.offset, (uint32_t)c->in.length, c->in.info.mode);
-	r = ops->open(v, &c->files, err);
+	if (c->files)
+		return error_set(err, -EINVAL, "a file system is open");
+	v = files_blocks_open(SOCKET, c->in.offset, (uint32_t)c->in.length, c->in.info.mode);
+	r = READER_OPS.open(v, &c->files, err);
 	if (r < 0)
 		return r;
 	c->out.id = c->files->root;
@@ -86,15 +87,15 @@ static int do_lookup(struct child *c, struct error *err)
 
 static int on_entry(void *context, const char *name, size_t n, uint64_t id)
 {
-	const struct child *c = context;
 	const struct files_message m = { .type = ASK_ENTRY, .id = id };
 
-	return n > FILES_NAME_MAX ? -EIO : files_send(c->fd, &m, name, n);
+	(void)context;
+	return n > FILES_NAME_MAX ? -EIO : files_send(SOCKET, &m, name, n);
 }
 
 static int do_list(struct child *c, struct error *err)
 {
-	return c->files->ops->list(c->files, c->in.id, on_entry, c, err);
+	return c->files->ops->list(c->files, c->in.id, on_entry, NULL, err);
 }
 
 static int do_stat(struct child *c, struct error *err)
@@ -217,7 +218,7 @@ static int handle(struct child *c, struct error *err)
 static int round_of(struct child *c)
 {
 	struct error err = { 0 };
-	int r = files_receive(c->fd, &c->in, c->payload, &c->n);
+	int r = files_receive(SOCKET, &c->in, c->payload, &c->n);
 
 	if (r < 0)
 		return r;
@@ -229,22 +230,34 @@ static int round_of(struct child *c)
 		c->reply_n = strlen(err.message);
 		memcpy(c->reply, err.message, c->reply_n);
 	}
-	return files_send(c->fd, &c->out, c->reply, c->reply_n);
+	return files_send(SOCKET, &c->out, c->reply, c->reply_n);
 }
 
-void files_child_run(int fd)
+/* The tool hears of it as of any failure, in answer to what it asks first. */
+static int refuse(const struct error *why)
+{
+	child.out = (struct files_message){ .type = ASK_REPLY, .result = why->code };
+	return files_receive(SOCKET, &child.in, child.payload, &child.n) < 0 ||
+	       files_send(SOCKET, &child.out, why->message, strlen(why->message)) < 0;
+}
+
+int main(int argc, char **argv)
 {
 	struct error err = { 0 };
 
+	/* The messages have no stable form, so both sides are of one version. */
+	if (argc != 2 || strcmp(argv[1], PARTITA_VERSION)) {
+		fprintf(stderr,
+			"%s is started by the vhd of version " PARTITA_VERSION
+			" only, for %s in images\n",
+			argv[0] ? argv[0] : "this", READER_OPS.name);
+		return 2;
+	}
 	signal(SIGINT, SIG_IGN); /* the tool ends us in good order */
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
-	child.fd = fd;
-	if (enter_sandbox(&err) < 0) {
-		child.out = (struct files_message){ .type = ASK_REPLY, .result = err.code };
-		_exit(files_receive(fd, &child.in, child.payload, &child.n) < 0 ||
-		      files_send(fd, &child.out, err.message, strlen(err.message)) < 0);
-	}
+	if (enter_sandbox(&err) < 0)
+		return refuse(&err);
 	while (round_of(&child) >= 0)
 		;
 	_exit(0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tool and its reader say to each other, over a SOCK_SEQPACKET pair: a message is one
+ * What the tool and a reader say to each other, over a SOCK_SEQPACKET pair: a message is one
  * packet, this head and its payload. The tool asks one thing at a time; until the reader's
  * ASK_REPLY the reader may ask for bytes of the volume, and send the entries of a folder. The
  * tool does not believe the reader: it has read a hostile disk.
@@ -11,7 +11,7 @@
 
 enum files_message_type {
 	/* The tool asks; what each takes, and its reply has */
-	ASK_OPEN,     /* id: enum files_system; offset: size; length: sector; info.mode: writable.
+	ASK_OPEN,     /* offset: size; length: sector; info.mode: writable.
 			   Reply: id: the root, payload: a note */
 	ASK_LOOKUP,   /* id, name. Reply: id */
 	ASK_LIST,     /* id. ASK_ENTRY for each, then the reply */
@@ -51,5 +51,3 @@ int files_receive(int fd, struct files_message *ret, void *payload, size_t *ret_
 
 /* A volume whose bytes the tool has (files_blocks.c), with a cache; one for each process. */
 struct files_volume *files_blocks_open(int fd, uint64_t size, uint32_t sector, bool writable);
-/* The reader's process, on its end of the pair; nothing else may be open. Does not come back. */
-void files_child_run(int fd) __attribute__((noreturn));

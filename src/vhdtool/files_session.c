@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * See files_session.h. The reader is started before the image is opened, so that it has nothing of
- * the image but what it asks for. While it works on a request this side is a server of bytes, in
+ * See files_session.h. The first bytes of the file system say which reader is wanted. It gets of
+ * the image what it asks for. While it works on a request this side is a server of bytes, in
  * request(); how much it may ask for and how long it may be silent is limited there.
  */
 #include "vhdtool/files_session.h"
@@ -9,15 +9,13 @@
 #include "lib/cleanup.h"
 #include "vhdtool/bytes.h"
 #include "vhdtool/files_proto.h"
+#include "vhdtool/files_reader.h"
 #include "vhdtool/ptable.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
 #define IO_DEPTH      64u
@@ -28,7 +26,8 @@
 
 struct files_session {
 	const char *verb;
-	pid_t pid;
+	const struct files_reader *reader;
+	pid_t pid; /* 0 = not started yet */
 	int fd;
 	bool gone;
 	struct loop *loop;
@@ -95,26 +94,28 @@ static int read_table(void *context, void *buf, size_t n, uint64_t offset)
 
 /* --- the reader --- */
 
-static int start_reader(struct files_session *s, struct error *err)
+/* What every later call gets. `status` counts when nobody here ended the reader. */
+static void say_end(struct files_session *s, const char *why, int status)
 {
-	int ends[2], null;
+	char text[80];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-		return error_errno(err, -errno, "cannot make a socket");
-	fflush(NULL);
-	s->pid = fork();
-	if (s->pid) {
-		close(ends[1]);
-		s->fd = ends[0];
-		return s->pid < 0 ? error_errno(err, -errno, "cannot start the reader") : 0;
+	if (WIFEXITED(status) && WEXITSTATUS(status) && !why) {
+		error_set(&s->dead, -EIO, "%s does not start (status %d)", s->reader->program,
+			  WEXITSTATUS(status));
+		return;
 	}
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	null = open("/dev/null", O_RDWR);
-	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(ends[1], 3) < 0)
-		_exit(1);
-	if (close_range(4, ~0u, 0) < 0)
-		_exit(1);
-	files_child_run(3);
+	if (!why && WIFSIGNALED(status)) {
+		snprintf(text, sizeof(text), "%s (signal %d)",
+			 WTERMSIG(status) == SIGSYS
+				 ? "the reader did what it may not and was stopped"
+				 : "the reader crashed",
+			 WTERMSIG(status));
+		why = text;
+	}
+	error_set(&s->dead, -EIO,
+		  "%s: the file system is damaged or made to do harm; nothing outside of it was "
+		  "touched. `vhd mount --file` and its own check may tell more",
+		  why ? why : "the reader ended early");
 }
 
 /* Ends the reader and says, now and in every later call, why. */
@@ -127,21 +128,9 @@ static int reader_gone(struct files_session *s, const char *why, struct error *e
 		if (why)
 			kill(s->pid, SIGKILL);
 		waitpid(s->pid, &status, 0);
-		if (why)
-			error_set(&s->dead, -EIO, "%s", why);
-		else if (WIFSIGNALED(status))
-			error_set(&s->dead, -EIO, "%s (signal %d)",
-				  WTERMSIG(status) == SIGSYS
-					  ? "the reader did what it may not and was stopped"
-					  : "the reader crashed",
-				  WTERMSIG(status));
-		else
-			error_set(&s->dead, -EIO, "the reader ended early");
+		say_end(s, why, status);
 	}
-	return error_set(err, -EIO,
-			 "%s: the file system is damaged or made to do harm; nothing outside of "
-			 "it was touched. `vhd mount --file` and its own check may tell more",
-			 s->dead.message);
+	return error_set(err, -EIO, "%s", s->dead.message);
 }
 
 static int receive(struct files_session *s, struct files_message *ret, size_t *ret_n,
@@ -598,19 +587,24 @@ static int check_choice(const struct choice *c, struct error *err)
 			"%s holds %s; here are ext2/3/4, FAT and NTFS, `vhd mount` has what "
 			"the kernel reads",
 			where, c->name);
-	if (!files_ops_of(c->system))
-		return error_set(err, -ENOTSUP,
-				 "%s holds %s, which takes %s, and this build was made without it; "
-				 "`vhd mount` has what the kernel reads",
-				 where, c->name, files_library_of(c->system));
 	return 0;
+}
+
+static int start_reader(struct files_session *s, const struct choice *c, struct error *err)
+{
+	int r;
+
+	s->reader = files_reader_of(c->system);
+	r = files_reader_start(s->reader, &s->pid, &s->fd, err);
+	return r == -ENOENT
+		       ? error_prefix(err, "it holds %s, and what reads that is missing", c->name)
+		       : r;
 }
 
 static int open_files(struct files_session *s, const struct choice *c, struct error *err)
 {
 	struct files_message m = {
 		.type = ASK_OPEN,
-		.id = c->system,
 		.offset = s->volume.size,
 		.length = s->volume.sector,
 		.info.mode = s->volume.writable,
@@ -643,6 +637,8 @@ static int open_image(struct files_session *s, const char *image, const struct f
 	if (r >= 0)
 		r = check_choice(&c, err);
 	if (r >= 0)
+		r = start_reader(s, &c, err);
+	if (r >= 0)
 		r = open_files(s, &c, err);
 	return r < 0 ? error_prefix(err, "%s", image) : 0;
 }
@@ -657,9 +653,7 @@ int session_open(const char *image, const struct files_open *o, struct files_ses
 		return error_set(err, -ENOMEM, "out of memory");
 	s->verb = o->verb;
 	s->fd = -1;
-	r = start_reader(s, err);
-	if (r >= 0)
-		r = open_image(s, image, o, err);
+	r = open_image(s, image, o, err);
 	if (r < 0)
 		(void)session_close(s, NULL);
 	else

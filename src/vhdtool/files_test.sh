@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # files_test.sh VHD: ls, cat and cp on file systems inside images, without root: ext, FAT and NTFS;
-# raw, VHD, VHDX and chains; partitions; full, damaged and hostile file systems; and that others'
-# checks find nothing after we wrote.
+# raw, VHD, VHDX and chains; partitions; full, damaged and hostile file systems; that others' checks
+# find nothing after we wrote; and readers: what they are given, and what is said when one is missing.
 set -eu
 
 vhd=$(realpath "$1")
@@ -205,6 +205,14 @@ copier=$!
 until dumpe2fs -h fs.raw 2>/dev/null | grep -q 'state: *not clean' || ! kill -0 $copier 2>/dev/null; do
 	sleep 0.01
 done
+kill -STOP $copier 2>/dev/null || :
+reader=$(cat /proc/$copier/task/$copier/children 2>/dev/null) || reader=
+reader=${reader% }
+if [ -n "$reader" ] && ! grep -q __asan_init "$vhd"; then
+	grep -q '^Seccomp:.2$' "/proc/$reader/status" || fail 'a reader without its box'
+	# only root may look
+	[ "$(id -u)" != 0 ] || [ "$(ls "/proc/$reader/fd")" = 0 ] || fail 'a reader has files open'
+fi
 if kill -9 $copier 2>/dev/null && ! wait $copier 2>/dev/null; then
 	want 0 'was not unmounted, and is read as it lies' ls fs.raw
 	want 1 'not written to: the file system was not unmounted' cp tree/hello fs.raw:/x
@@ -346,6 +354,34 @@ rm -f fs.raw
 mke2fs -q -F -t ext2 -d tree fs.raw 4M >/dev/null 2>&1
 damage fs.raw
 
+echo '# readers'
+with_ext 32M -t ext4
+if ldd "$vhd" | grep -e ext2fs -e ntfs; then fail 'vhd links a library of a file system'; fi
+mkdir none other
+export PARTITA_LIBEXEC="$tmp/none"
+want 0 '^NTFS: partita-files-ntfs, with libntfs-3g (not installed)$' --version
+want 1 "holds ext2/3/4, .*partita-files-ext is not in $tmp/none: .*option ext2fs" ls fs.raw
+truncate -s 1M ntfs.raw
+poke ntfs.raw 3 'NTFS    '
+want 1 "holds NTFS, .*partita-files-ntfs is not in $tmp/none: .*option ntfs3g" ls ntfs.raw
+want 1 'partita-files-ntfs is not in' cp tree/hello ntfs.raw:/x
+PARTITA_LIBEXEC=$tmp/other
+cat >other/partita-files-ext <<END
+#!/bin/sh
+env >"$tmp/environment"
+cd /proc/\$\$/fd
+for fd in *; do readlink "\$fd" || :; done >"$tmp/descriptors"
+exit 2
+END
+chmod +x other/partita-files-ext
+want 1 'partita-files-ext does not start (status 2)' ls fs.raw
+grep -q '^socket:' descriptors || fail 'a reader without a socket'
+! grep -e fs.raw -e anon_inode descriptors || fail 'a reader has more than its socket'
+! grep -q PARTITA environment || fail 'a reader has our environment'
+echo >other/partita-files-ext
+want 1 'partita-files-ext does not start (status 127)' ls fs.raw
+unset PARTITA_LIBEXEC
+
 echo '# other file systems'
 truncate -s 1M xfs.raw
 poke xfs.raw 0 XFSB
@@ -392,7 +428,7 @@ clean_ntfs() {
 
 ntfs() {
 	command -v mkntfs >/dev/null && command -v ntfscp >/dev/null || return 0
-	if "$vhd" --version | grep -q 'NTFS.*not in this build'; then return 0; fi
+	if "$vhd" --version | grep -q 'NTFS.*not installed'; then return 0; fi
 	echo '# NTFS'
 	rm -rf fs.raw copy
 	truncate -s 32M fs.raw

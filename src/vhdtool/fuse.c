@@ -30,6 +30,7 @@ struct slot {
 	struct list node; /* fuse.free */
 	struct fuse *fuse;
 	struct bytes_io io;
+	struct loop_task seek;
 	struct fuse_in_header head;
 	uint8_t *area, *data; /* data = on a page boundary, FUSE_DATA_MAX bytes */
 };
@@ -347,34 +348,56 @@ static void do_fallocate(struct slot *s, const void *body)
 	submit(s, kind == FALLOC_FL_PUNCH_HOLE ? punch_op(s) : DISK_WRITE_ZEROES, on_flushed);
 }
 
+static void seek_end(struct slot *s, uint64_t at)
+{
+	const struct fuse_lseek_out out = { .offset = at };
+
+	answer(s, 0, &out, sizeof(out));
+}
+
+/* One stretch of the disk at a time: there may be many until the one that is wanted. */
+static void on_seek(struct loop_task *t)
+{
+	struct slot *s = container_of(t, struct slot, seek);
+	struct disk *d = s->fuse->export.disk;
+	bool data = s->io.flags == SEEK_DATA;
+	uint64_t at = s->io.offset, length;
+	enum disk_extent_kind kind;
+	int r = d->ops->extent(d, at & ~UINT64_C(511), &kind, &length);
+
+	if (r < 0) {
+		answer(s, r, NULL, 0);
+		return;
+	}
+	if ((kind == DISK_EXTENT_DATA) == data) {
+		seek_end(s, at);
+		return;
+	}
+	s->io.offset += length - (at & 511);
+	if (s->io.offset < d->geometry.size)
+		loop_defer(s->fuse->loop, &s->seek);
+	else if (data)
+		answer(s, -ENXIO, NULL, 0);
+	else
+		seek_end(s, d->geometry.size);
+}
+
 static void do_lseek(struct slot *s, const void *body)
 {
 	const struct fuse_lseek_in *in = body;
-	struct disk *d = s->fuse->export.disk;
-	uint64_t at = in->offset, length;
-	struct fuse_lseek_out out;
 
 	if (in->whence != SEEK_DATA && in->whence != SEEK_HOLE) {
 		answer(s, -EINVAL, NULL, 0);
 		return;
 	}
-	for (; at < d->geometry.size; at += length) {
-		enum disk_extent_kind kind;
-		int r = d->ops->extent(d, at & ~UINT64_C(511), &kind, &length);
-
-		if (r < 0) {
-			answer(s, r, NULL, 0);
-			return;
-		}
-		if ((kind == DISK_EXTENT_DATA) == (in->whence == SEEK_DATA))
-			break;
-		length -= at & 511;
-	}
-	out.offset = MIN(at, d->geometry.size);
-	if (in->offset >= d->geometry.size || (at >= d->geometry.size && in->whence == SEEK_DATA))
+	if (in->offset >= s->fuse->export.disk->geometry.size) {
 		answer(s, -ENXIO, NULL, 0);
-	else
-		answer(s, 0, &out, sizeof(out));
+		return;
+	}
+	s->io.offset = in->offset;
+	s->io.flags = in->whence;
+	loop_task_init(&s->seek, on_seek);
+	on_seek(&s->seek);
 }
 
 /* --- requests --- */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* vhd: one command line for virtual hard disks; a table of verbs, each in its own file. */
-#include "vhdtool/files.h"
+#include "vhdtool/files_reader.h"
 #include "vhdtool/verbs.h"
 
 #include <stdio.h>
@@ -34,14 +34,15 @@ static const struct tool_verb verb_completion = {
 
 static void print_file_systems(void)
 {
-	static const struct {
-		enum files_system system;
-		const char *name;
-	} all[] = { { FILES_EXT, "ext2/3/4" }, { FILES_NTFS, "NTFS" }, { FILES_FAT, "FAT" } };
+	static const enum files_system all[] = { FILES_EXT, FILES_NTFS, FILES_FAT };
 
-	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-		printf("%s: %s%s\n", all[i].name, files_library_of(all[i].system),
-		       files_ops_of(all[i].system) ? "" : " (not in this build)");
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		const struct files_reader *r = files_reader_of(all[i]);
+
+		printf("%s: %s%s%s%s\n", r->name, r->program, r->library ? ", with " : "",
+		       r->library ? r->library : "",
+		       files_reader_installed(r) ? "" : " (not installed)");
+	}
 }
 
 static void print_usage(FILE *out)

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # mount_test.sh VHD: images as devices, file systems and files; partitions; sectors of 4 KiB; a
-# server or a keeper that is killed; the server's box; and that nothing is left behind.
+# server or a keeper that is killed; the server's box; what others get while something waits; and that
+# nothing is left behind.
 set -eu
 
 vhd=$(realpath "$1")
@@ -13,8 +14,12 @@ for tool in mkfs.ext4 losetup qemu-img sfdisk; do
 done
 
 tmp=$(mktemp -d)
+slow=
+serving=
 cleanup() {
-	umount "$tmp/mnt" 2>/dev/null || :
+	[ -z "$serving" ] || kill "$serving" 2>/dev/null || :
+	[ -z "$slow" ] || kill -CONT "$slow" || :
+	umount -l "$tmp/mnt" "$tmp/file" "$tmp/low" 2>/dev/null || :
 	for image in "$tmp"/*.vhd "$tmp"/*.vhdx "$tmp"/*.raw; do
 		"$vhd" unmount "$image" >/dev/null 2>&1 || :
 	done
@@ -53,9 +58,13 @@ make() { # FILE SIZE [OPTION...]
 	"$vhd" create "$file" --size "$size" "$@"
 }
 
-server() { # of a.vhdx
+server_of() { # IMAGE
 	"$vhd" mount --list --json |
-		sed -n "/a\.vhdx/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1
+		sed -n "/\/$1\"/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1
+}
+
+server() {
+	server_of a.vhdx
 }
 
 # round_trip FS MKFS...: make a file system, write, mount again, compare
@@ -171,6 +180,92 @@ qemu-img convert -f vhdx -O raw k.vhdx k.raw 2>/dev/null || cp k.vhdx k.raw
 nothing_left
 echo 'ok file'
 
+make large.vhdx 64T --block-size 1M
+"$vhd" mount large.vhdx file --file --writable
+for at in 7 4000000 50000000; do
+	dd if=/dev/urandom of=file/disk bs=1M count=1 seek=$at conv=notrunc status=none
+done
+qemu-img map -f raw --output=json file/disk | sed -n 's/.*"start": \([0-9]*\),.*"data": true.*/\1/p' >out
+[ "$(cat out)" = "$(printf '7340032\n4194304000000\n52428800000000')" ]
+"$vhd" unmount file
+nothing_left
+echo 'ok holes'
+
+# A child lies on a disk that does nothing for a while, its parent does not. What the child's server
+# cannot finish is a flush first, then zeroes and a write behind it. The kernel lets no write pass a
+# flush of a mounted file, clients of NBD do.
+make fast.vhdx 64M
+"$vhd" mount fast.vhdx file --file --writable
+head -c 2M /dev/zero | tr '\0' p >first
+dd if=first of=file/disk conv=notrunc status=none
+"$vhd" unmount file
+nothing_left
+"$vhd" create late.vhdx --parent fast.vhdx
+"$vhd" mount late.vhdx file --file --writable
+for at in 20 22 24 26 40 42; do # the file will not grow any more
+	dd if=first of=file/disk bs=1M seek=$at conv=notrunc status=none
+done
+"$vhd" unmount file
+nothing_left
+mkdir low
+"$vhd" mount late.vhdx low --file --writable --format raw
+client() { # COMMAND: of qemu-io
+	qemu-io -f raw -c "$1" 'nbd+unix:///?socket=socket' >/dev/null
+}
+
+all_end() { # $waiting, when the disk goes on; none of them may have ended before
+	for pid in $waiting; do
+		if grep '^State:.Z' "/proc/$pid/status"; then exit 1; fi
+	done
+	kill -CONT "$slow"
+	slow=
+	for pid in $waiting; do
+		wait "$pid"
+	done
+}
+
+"$vhd" mount low/disk file --file --writable --search .
+dd if=first of=file/disk bs=1M seek=42 conv=notrunc status=none
+dd if=file/disk bs=1M count=1 status=none | cmp -n 1048576 - first
+slow=$(server_of late.vhdx)
+kill -STOP "$slow"
+waiting=
+sync file/disk & waiting="$waiting $!"
+sleep 0.3
+fallocate -z -o 20M -l 8M file/disk & waiting="$waiting $!"
+sleep 0.3
+for block in 0 1 100 511; do
+	timeout 10 dd if=file/disk of=got bs=4k count=1 skip=$block status=none
+	dd if=first bs=4k count=1 skip=$block status=none | cmp - got
+done
+all_end
+dd if=file/disk bs=1M skip=42 count=2 status=none | cmp - first
+[ -z "$(dd if=file/disk bs=1M skip=20 count=8 status=none | tr -d '\0')" ]
+"$vhd" unmount file
+"$vhd" serve low/disk --socket socket --writable --search . >/dev/null &
+serving=$!
+until [ -S socket ]; do sleep 0.1; done
+client 'read -P 0x70 0 1M' # its tables are in memory then, and its log is in use
+client 'write -P 0x76 42M 1M'
+slow=$(server_of late.vhdx)
+kill -STOP "$slow"
+waiting=
+client 'flush' & waiting="$waiting $!"
+sleep 0.3
+client 'write -P 0x77 42M 1M' & waiting="$waiting $!"
+client 'write -z 40M 1M' & waiting="$waiting $!"
+sleep 0.3
+timeout 10 qemu-io -r -f raw -c 'read -P 0x70 0 1M' 'nbd+unix:///?socket=socket' >out
+if grep failed out; then exit 1; fi
+all_end
+client 'read -P 0x77 42M 1M'
+kill "$serving"
+wait "$serving"
+serving=
+"$vhd" unmount low
+nothing_left
+echo 'ok reads while others wait'
+
 "$vhd" mount a.vhdx mnt --writable
 status=/proc/$(server)/status
 if ! grep -q __asan_init "$vhd"; then
@@ -198,7 +293,11 @@ echo 'ok box, killed keeper'
 "$vhd" mount a.vhdx mnt --writable
 kill -9 "$(server)"
 ! { echo x >mnt/lost && sync mnt/lost; } 2>/dev/null
-"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
+for try in $(seq 100); do # the kernel fails the write before the process is quite gone
+	if "$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'; then break; fi
+	sleep 0.1
+done
+[ "$try" -lt 100 ]
 "$vhd" unmount a.vhdx 2>/dev/null
 nothing_left
 "$vhd" mount a.vhdx --device --writable >name

@@ -161,6 +161,7 @@ want 0 '' convert disk.raw disk.vhd
 want 0 'present *[1-9]' dump disk.vhd
 want 0 '"file_offset"' dump disk.vhd --bat --json
 want 0 '' compact disk.vhd --zeros
+want 2 'no option --direct' compact disk.vhd --direct # it always is
 want 0 'hold the same' compare disk.vhd disk.raw
 # repaired_vhd STATUS WORDS: bad.vhd becomes one that passes the check.
 repaired_vhd() {
