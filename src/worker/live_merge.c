@@ -101,21 +101,6 @@ static void merge_over(struct drive_merge *dm)
 
 /* --- the topmost image --- */
 
-/* What is in `top` is in its parent too: from now on only that may be opened. */
-static int top_retire(struct disk *top, struct error *err)
-{
-	struct disk_parent ref;
-	int r = disk_parent_copy(top->ops->parent(top), &ref);
-
-	if (r < 0)
-		return error_set(err, r, "out of memory");
-	ref.id = guid_random();
-	ref.id2 = (struct guid){ 0 };
-	r = top->ops->set_parent_ref(top, &ref, err);
-	disk_parent_deinit(&ref);
-	return r;
-}
-
 static void on_copied(struct gate_merge *m)
 {
 	struct drive_merge *dm = container_of(m, struct drive_merge, m);
@@ -250,7 +235,7 @@ static void on_timer(struct loop_timer *t)
 		return;
 	}
 	assert(dm->copied_all);
-	r = top_retire(dm->drive->images[0].disk, &err);
+	r = merge_retire(dm->drive->images[0].disk, &err);
 	if (r < 0)
 		merge_fails(dm, r, err.message);
 	gate_merge_finish(&dm->m, r);
