@@ -64,13 +64,19 @@ static void merge_fails(struct drive_merge *dm, int result, const char *words)
 		snprintf(dm->why, sizeof(dm->why), "%s", words);
 }
 
-static const char *result_words(int result)
+static void result_fails(struct drive_merge *dm, int result)
 {
-	return result == -ECANCELED ? "it was stopped; the chain is as it was, and the merge can "
-				      "be started again"
-				    : "I/O failed; the chain is as it was, and the merge can be "
-				      "started again when "
-				      "the cause is gone";
+	struct error err = { 0 };
+
+	if (result == -ECANCELED)
+		error_set(&err, result,
+			  "it was stopped; the chain is as it was, and the merge can be started "
+			  "again");
+	else
+		error_errno(&err, result,
+			    "the chain is as it was, and the merge can be started again when the "
+			    "cause is gone; I/O failed");
+	merge_fails(dm, result, err.message);
 }
 
 /* Tells, and frees what is left. */
@@ -213,7 +219,7 @@ static void on_done(struct gate_merge *m, int result, struct disk *merged)
 	struct drive_merge *dm = container_of(m, struct drive_merge, m);
 
 	if (result < 0)
-		merge_fails(dm, result, result_words(result));
+		result_fails(dm, result);
 	if (dm->index) {
 		inner_end(dm);
 		return;
@@ -336,10 +342,12 @@ static int merge_start(struct live *live, struct live_part *part, struct drive_m
 		.merged.fd = -1,
 	};
 	loop_timer_init(live->loop, &dm->timer, on_timer);
-	if (dm->index)
+	if (dm->index) {
 		r = inner_gate(dm, err);
-	else
+		dm->m.guest = d->gate;
+	} else {
 		dm->m.copied = on_copied;
+	}
 	return r < 0 ? r : gate_merge(dm->gate, &dm->m, err);
 }
 
