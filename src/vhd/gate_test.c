@@ -532,6 +532,65 @@ static void test_the_image_fails(void **state)
 	bed_free(b);
 }
 
+static unsigned held_count(const struct spy *s)
+{
+	unsigned n = 0;
+
+	list_foreach(it, &s->held) n++;
+	return n;
+}
+
+/*
+ * A guest further up, which sends nothing through this gate: while it has requests under way one
+ * piece is copied at a time, and its freezes wait for the copy.
+ */
+static void test_a_guest_further_up(void **state)
+{
+	struct bed *b = bed_new(false, 6);
+	struct store *store =
+		store_memory_new(loop, &(struct store_memory_options){ .size_max = 32 * MIB,
+								       .bytes_max = MIB * 32 });
+	struct freezing f = { .freeze.frozen = on_frozen };
+	struct spy spy;
+	struct disk *guest;
+	struct single s;
+
+	(void)state;
+	fill(b);
+	image_create(b, store, NULL);
+	spy_init(&spy, store_open(b, store));
+	guest = gate_new(&spy.disk);
+	b->merge.guest = gate_of(guest);
+	b->parent.hold_end = SIZE;
+	merge_begin(b);
+	turns(20);
+	assert_int_equal(held_count(&b->parent), 4);
+	gate_merge_cancel(&b->merge);
+	spy_release(&b->parent);
+	while (!b->done)
+		turns(1);
+	/* again, and it is not idle */
+	spy.hold_end = SIZE;
+	single_write(&(struct bed){ .m.d = guest }, &s, 0);
+	b->parent.hold_end = SIZE;
+	merge_begin(b);
+	turns(20);
+	assert_int_equal(held_count(&b->parent), 1);
+	assert_int_equal(gate_freeze(gate_of(guest), &f.freeze), 0);
+	spy_release(&spy);
+	turns(20);
+	assert_true(s.done && !f.done);
+	spy_release(&b->parent);
+	turns(20);
+	assert_true(f.done && !b->done);
+	gate_thaw(gate_of(guest));
+	while (!b->done)
+		turns(1);
+	assert_int_equal(disk_close(guest, NULL), 0);
+	store_memory_free(store);
+	bed_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -543,6 +602,7 @@ int main(void)
 		cmocka_unit_test(test_the_copy_waits),
 		cmocka_unit_test(test_the_guest_waits),
 		cmocka_unit_test(test_the_image_fails),
+		cmocka_unit_test(test_a_guest_further_up),
 	};
 	int r;
 
