@@ -122,8 +122,12 @@ static void claim_make(struct gate_merging *mg, struct claim *c, uint64_t offset
 	c->end = end;
 	c->order = mg->order++;
 	c->ahead = 0;
-	list_foreach(it, &mg->claims[!c->kind]) c->ahead +=
-		overlap(c, list_entry(it, struct claim, node));
+	list_foreach(it, &mg->claims[!c->kind])
+	{
+		const struct claim *other = list_entry(it, struct claim, node);
+
+		c->ahead += overlap(c, other);
+	}
 	list_append(&mg->claims[c->kind], &c->node);
 }
 

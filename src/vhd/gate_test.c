@@ -205,8 +205,8 @@ static void steps(struct bed *b, unsigned n)
 		model_step(&b->m, BLOCK);
 }
 
-/* A parent and a child full of different data, holes and zeros; nothing is under way. */
-static struct bed *bed_new(bool vhd, unsigned seed)
+/* A parent full of data, holes and zeros, and a child that holds nothing. */
+static struct bed *bed_fresh(bool vhd, unsigned seed)
 {
 	const struct disk_parent ref = { .id = { { 1 } }, .relative = (char[]){ "parent" } };
 	const struct store_memory_options so = { .size_max = 32 * MIB,
@@ -231,6 +231,14 @@ static struct bed *bed_new(bool vhd, unsigned seed)
 	spy_set_parent(&b->top.disk, &b->parent.disk);
 	b->m.d = gate_new(&b->top.disk);
 	b->gate = gate_of(b->m.d);
+	return b;
+}
+
+/* The child too is full of them. Nothing is under way. */
+static struct bed *bed_new(bool vhd, unsigned seed)
+{
+	struct bed *b = bed_fresh(vhd, seed);
+
 	steps(b, 300);
 	model_settle(&b->m);
 	return b;
@@ -468,6 +476,30 @@ static void test_the_copy_waits(void **state)
 	bed_free(b);
 }
 
+/* The same where the image holds nothing yet. */
+static void test_the_copy_skips_nothing(void **state)
+{
+	(void)state;
+	for (unsigned vhd = 0; vhd < 2; vhd++) {
+		struct bed *b = bed_fresh(vhd, 8);
+		const uint64_t place = 3 * MIB;
+		struct single s;
+
+		b->top.hold = place;
+		b->top.hold_end = place + 1;
+		merge_begin(b);
+		single_write(b, &s, place);
+		turns(20);
+		assert_false(s.done || b->done);
+		spy_release(&b->top);
+		while (!b->done)
+			turns(1);
+		assert_true(s.done && !s.result);
+		memset(b->m.expect + place, 0xd7, sizeof(s.buf));
+		bed_free(b);
+	}
+}
+
 /* A write finds the copy at its place: it waits, others do not, and it is the last word. */
 static void test_the_guest_waits(void **state)
 {
@@ -600,6 +632,7 @@ int main(void)
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_freezes),
 		cmocka_unit_test(test_the_copy_waits),
+		cmocka_unit_test(test_the_copy_skips_nothing),
 		cmocka_unit_test(test_the_guest_waits),
 		cmocka_unit_test(test_the_image_fails),
 		cmocka_unit_test(test_a_guest_further_up),
