@@ -78,9 +78,9 @@ struct gate_merging {
 	struct disk *top, *parent;
 	uint64_t size, at; /* at: where the copy is, with all that slots have claimed */
 	struct list claims[CLAIM_KINDS];
-	uint64_t order, ended; /* claims that were made; changes that ended */
-	struct list again;     /* changes whose range is to be copied again */
-	unsigned depth, used;
+	uint64_t order, ended;        /* claims that were made; changes that ended */
+	struct list again;            /* changes whose range is to be copied again */
+	unsigned depth, used, pieces; /* slots; used; used by the pass */
 	int result;
 	bool switching, freezing, frozen, flushing, flushed;
 	bool finishing;      /* what `copied` began is not finished */
@@ -316,9 +316,10 @@ static void slot_end(struct slot *s)
 	uint64_t now = loop_now(mg->g->disk.loop);
 	uint64_t times = REST_LAST + (REST_FIRST - REST_LAST) * (mg->size - mg->at) / mg->size;
 
-	if (paced(mg))
+	if (paced(mg) && !s->change)
 		loop_timer_arm(&mg->rest, now + times * (now - s->started));
 	s->used = s->ready = false;
+	mg->pieces -= !s->change;
 	mg->used--;
 	mg->guest->copies--;
 	claim_end(mg, &s->claim);
@@ -406,6 +407,7 @@ static void slot_start(struct slot *s, struct change *change, uint64_t offset, u
 
 	s->used = true;
 	mg->used++;
+	mg->pieces += !change;
 	mg->guest->copies++;
 	s->change = change;
 	s->at = offset;
@@ -445,26 +447,26 @@ static int64_t pass_next(struct gate_merging *mg)
 	return 0;
 }
 
-/* What the guest waits for comes first; the rest when it is the copy's turn. */
+/*
+ * The pass goes on when it is its turn. Between its pieces comes what the guest waits for, which
+ * must not keep it from its end.
+ */
 static void slot_fill(struct slot *s)
 {
 	struct gate_merging *mg = s->mg;
-	bool wait = mg->guest->freeze || (paced(mg) && (mg->used || mg->rest.deadline));
-	int64_t n;
+	bool wait = mg->guest->freeze || (paced(mg) && (mg->pieces || mg->rest.deadline));
+	int64_t n = wait ? 0 : pass_next(mg);
 
-	if (!list_empty(&mg->again)) {
+	if (n < 0) {
+		merge_fails(mg, (int)n);
+	} else if (n > 0) {
+		mg->at += (uint64_t)n;
+		slot_start(s, NULL, mg->at - (uint64_t)n, mg->at);
+	} else if (!list_empty(&mg->again)) {
 		struct change *c = list_first(&mg->again, struct change, node);
 
 		list_remove(&c->node);
 		slot_start(s, c, c->claim.offset, c->behind);
-		return;
-	}
-	n = wait ? 0 : pass_next(mg);
-	if (n < 0)
-		merge_fails(mg, (int)n);
-	if (n > 0) {
-		mg->at += (uint64_t)n;
-		slot_start(s, NULL, mg->at - (uint64_t)n, mg->at);
 	}
 }
 
@@ -565,14 +567,14 @@ static void run(struct loop_timer *t)
 	mg->rerun = false;
 	if (mg->m->progress)
 		mg->m->progress(mg->m, mg->at, mg->size);
-	if (mg->used || mg->freezing)
+	if (mg->freezing)
 		return;
 	if (mg->result < 0 || mg->flushed) {
-		if (list_empty(&mg->claims[CLAIM_CHANGE]))
+		if (!mg->used && list_empty(&mg->claims[CLAIM_CHANGE]))
 			merge_end(mg);
 	} else if (mg->frozen) {
 		parent_flush(mg);
-	} else if (mg->at == mg->size) {
+	} else if (mg->at == mg->size && !mg->pieces) {
 		switch_begin(mg);
 	}
 }

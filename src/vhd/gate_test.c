@@ -564,6 +564,51 @@ static void test_the_image_fails(void **state)
 	bed_free(b);
 }
 
+#define TRIMS 6u
+
+struct trimmer {
+	struct bed *b;
+	struct disk_request reqs[TRIMS];
+	unsigned busy;
+};
+
+static void on_trimmed(struct disk_request *req, int result)
+{
+	struct trimmer *t = req->layer;
+
+	assert_int_equal(result, 0);
+	t->busy--;
+	if (t->b->done)
+		return;
+	req->layer = t;
+	t->busy++;
+	disk_submit(t->b->m.d, req);
+}
+
+/* Ranges that are copied again and again do not keep the pass from its end. */
+static void test_trims_all_the_time(void **state)
+{
+	struct bed *b = bed_new(false, 9);
+	struct trimmer t = { .b = b };
+
+	(void)state;
+	fill(b);
+	merge_begin(b);
+	for (unsigned i = 0; i < TRIMS; i++) {
+		t.reqs[i] = (struct disk_request){ .op = DISK_TRIM,
+						   .offset = i * 4096,
+						   .length = 4096,
+						   .done = on_trimmed,
+						   .layer = &t };
+		t.busy++;
+		disk_submit(b->m.d, &t.reqs[i]);
+	}
+	while (!b->done || t.busy)
+		turns(1);
+	assert_int_equal(drive_read(b->m.d, b->m.expect, MIB, 0), 0);
+	bed_free(b);
+}
+
 static unsigned held_count(const struct spy *s)
 {
 	unsigned n = 0;
@@ -635,6 +680,7 @@ int main(void)
 		cmocka_unit_test(test_the_copy_skips_nothing),
 		cmocka_unit_test(test_the_guest_waits),
 		cmocka_unit_test(test_the_image_fails),
+		cmocka_unit_test(test_trims_all_the_time),
 		cmocka_unit_test(test_a_guest_further_up),
 	};
 	int r;
