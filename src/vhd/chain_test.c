@@ -551,9 +551,9 @@ static void on_frozen(struct gate_freeze *f, int result)
 	assert_int_equal(result, 0);
 	assert_int_equal(gate_freeze(l->gate, f), -EBUSY);
 	parent_replace(l->gate, l->level - 1, &err);
-	gate_thaw(l->gate);
 	if (gate_merge(l->gate, &l->merge, &err) < 0)
 		fail_msg("%s", err.message);
+	gate_thaw(l->gate);
 }
 
 static void live_merge(struct model *m, unsigned level)

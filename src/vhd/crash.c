@@ -3,7 +3,10 @@
 #include "vhd/crash.h"
 
 #include "lib/cleanup.h"
+#include "vhd/chain.h"
 #include "vhd/disk_drive.h"
+#include "vhd/gate.h"
+#include "vhd/merge.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,6 +57,15 @@ void crash_record_clear(struct crash_record *r)
 	*r = (struct crash_record){ 0 };
 }
 
+size_t crash_events_until(const struct crash_record *r, uint64_t time)
+{
+	size_t n = 0;
+
+	while (n < r->count && r->events[n].time <= time)
+		n++;
+	return n;
+}
+
 struct store *crash_store(struct crash_record *record, unsigned shuffle)
 {
 	const struct store_memory_options o = {
@@ -93,7 +105,7 @@ struct change {
 	enum change_kind kind;
 	unsigned place;
 	uint64_t value;
-	size_t submitted, completed, durable; /* events before; NEVER = not yet */
+	size_t submitted, completed, durable; /* events before, by now(); NEVER = not yet */
 };
 
 struct guest {
@@ -140,7 +152,7 @@ static void stamp(uint8_t *buf, uint64_t value)
 
 static size_t now(const struct guest *g)
 {
-	return g->record->count;
+	return g->record->clock ? *g->record->clock : g->record->count;
 }
 
 static void changes_durable(struct guest *g, const struct guest_op *op)
@@ -434,6 +446,20 @@ static void crash_everywhere(const struct guest *g, size_t start, unsigned seed)
 
 /* --- the cases --- */
 
+static void guest_close(struct guest *g)
+{
+	struct error err = { 0 };
+
+	while (g->in_flight)
+		assert_int_equal(loop_once(crash_loop, -1), 0);
+	if (disk_close(g->d, &err) < 0)
+		fail_msg("%s", err.message);
+	/* Closing is a flush of everything. */
+	for (size_t c = 0; c < g->count; c++)
+		if (g->changes[c].durable == NEVER)
+			g->changes[c].durable = now(g);
+}
+
 static void guest_run(struct guest *g, struct store *s, unsigned sessions, unsigned steps)
 {
 	struct error err = { 0 };
@@ -443,14 +469,7 @@ static void guest_run(struct guest *g, struct store *s, unsigned sessions, unsig
 			fail_msg("%s", err.message);
 		for (unsigned n = 0; n < steps; n++)
 			guest_step(g);
-		while (g->in_flight)
-			assert_int_equal(loop_once(crash_loop, -1), 0);
-		if (disk_close(g->d, &err) < 0)
-			fail_msg("%s", err.message);
-		/* Closing is a flush of everything. */
-		for (size_t c = 0; c < g->count; c++)
-			if (g->changes[c].durable == NEVER)
-				g->changes[c].durable = now(g);
+		guest_close(g);
 	}
 }
 
@@ -520,10 +539,9 @@ void crash_edit(const struct crash_format *f, const struct crash_edit *edit, uin
 	crash_record_clear(&record);
 }
 
-struct store *crash_parent(const struct crash_format *f, uint64_t (*initial)(unsigned place),
-			   uint64_t size, uint64_t stride)
+static void parent_fill(const struct crash_format *f, struct store *s,
+			uint64_t (*initial)(unsigned place), uint64_t size, uint64_t stride)
 {
-	struct store *s = crash_store(NULL, 0);
 	uint8_t b[UNIT];
 	struct disk *d;
 
@@ -534,6 +552,194 @@ struct store *crash_parent(const struct crash_format *f, uint64_t (*initial)(uns
 		assert_int_equal(drive_write(d, b, UNIT, crash_place(stride, p), 0), 0);
 	}
 	assert_int_equal(disk_close(d, NULL), 0);
+}
+
+struct store *crash_parent(const struct crash_format *f, uint64_t (*initial)(unsigned place),
+			   uint64_t size, uint64_t stride)
+{
+	struct store *s = crash_store(NULL, 0);
+
+	parent_fill(f, s, initial, size, stride);
 	store_memory_set_read_only(s, true);
 	return s;
+}
+
+/* --- merging --- */
+
+enum { CHILD, PARENT, IMAGES };
+
+struct crash_merging {
+	struct gate_merge m;
+	const struct crash_format *formats[IMAGES];
+	struct crash_record records[IMAGES];
+	struct store *stores[IMAGES];
+	struct store *bases[IMAGES]; /* as they were at the beginning */
+	size_t starts[IMAGES];
+	uint64_t clock;
+	uint64_t retiring, retired; /* when that began and ended */
+	struct guest *g;
+	struct disk *merged;
+	bool copied, done;
+};
+
+static void on_copied(struct gate_merge *m)
+{
+	container_of(m, struct crash_merging, m)->copied = true;
+}
+
+static void on_merged(struct gate_merge *m, int result, struct disk *merged)
+{
+	struct crash_merging *cm = container_of(m, struct crash_merging, m);
+
+	assert_int_equal(result, 0);
+	cm->merged = merged;
+	cm->done = true;
+}
+
+/* The child, and below it the parent that it names; NULL when it names another one. */
+static struct disk *chain_open(struct crash_merging *cm, struct store **stores)
+{
+	struct disk *d[IMAGES];
+	struct error err = { 0 };
+
+	for (unsigned i = 0; i < IMAGES; i++)
+		if (cm->formats[i]->open(stores[i], &d[i], &err) < 0)
+			fail_msg("%s", err.message);
+	if (chain_parent_check(d[CHILD], d[PARENT], &err) < 0) {
+		for (unsigned i = 0; i < IMAGES; i++)
+			assert_int_equal(disk_close(d[i], NULL), 0);
+		return NULL;
+	}
+	d[CHILD]->ops->set_parent(d[CHILD], d[PARENT]);
+	return d[CHILD];
+}
+
+static void chain_create(struct crash_merging *cm, uint64_t size)
+{
+	struct disk_parent ref;
+	struct disk_identity id;
+	struct disk *d[IMAGES];
+
+	parent_fill(cm->formats[PARENT], cm->stores[PARENT], cm->formats[CHILD]->initial, size,
+		    cm->g->stride);
+	assert_int_equal(cm->formats[CHILD]->create(cm->stores[CHILD], size, NULL), 0);
+	for (unsigned i = 0; i < IMAGES; i++)
+		assert_int_equal(cm->formats[i]->open(cm->stores[i], &d[i], NULL), 0);
+	d[PARENT]->ops->identity(d[PARENT], &id);
+	assert_int_equal(disk_parent_copy(d[CHILD]->ops->parent(d[CHILD]), &ref), 0);
+	ref.id = id.id;
+	ref.timestamp = id.timestamp;
+	assert_int_equal(d[CHILD]->ops->set_parent_ref(d[CHILD], &ref, NULL), 0);
+	disk_parent_deinit(&ref);
+	for (unsigned i = 0; i < IMAGES; i++)
+		assert_int_equal(disk_close(d[i], NULL), 0);
+}
+
+/* Sessions before, of which all is durable; then the merge and what follows it. */
+static void merge_play(struct crash_merging *cm)
+{
+	struct guest *g = cm->g;
+	struct disk *top = chain_open(cm, cm->stores);
+	struct error err = { 0 };
+
+	assert_non_null(top);
+	g->d = top;
+	for (unsigned n = 0; n < 100; n++)
+		guest_step(g);
+	guest_close(g);
+	for (unsigned i = 0; i < IMAGES; i++) {
+		store_memory_copy(cm->stores[i], cm->bases[i]);
+		cm->starts[i] = cm->records[i].count;
+	}
+	top = chain_open(cm, cm->stores);
+	assert_non_null(top);
+	assert_int_equal(merge_prepare(top, top->below, &err), 0);
+	g->d = gate_new(top);
+	assert_non_null(g->d);
+	assert_int_equal(gate_merge(gate_of(g->d), &cm->m, &err), 0);
+	while (!cm->copied)
+		guest_step(g);
+	cm->retiring = cm->clock;
+	assert_int_equal(merge_retire(top, &err), 0);
+	cm->retired = cm->clock;
+	gate_merge_finish(&cm->m, 0);
+	while (!cm->done)
+		assert_int_equal(loop_once(crash_loop, -1), 0);
+	for (unsigned n = 0; n < 40; n++)
+		guest_step(g);
+	guest_close(g);
+	assert_int_equal(disk_close(cm->merged, &err), 0);
+}
+
+static void merge_verify(struct crash_merging *cm, struct store **stores, uint64_t at)
+{
+	struct check_report report = { .found = check_print };
+	struct disk *d = chain_open(cm, stores);
+	struct error err = { 0 };
+
+	crash_points++;
+	if (d && at >= cm->retired)
+		fail_msg("cut at %llu: a merged image can be opened", (unsigned long long)at);
+	if (!d && at < cm->retiring)
+		fail_msg("cut at %llu: the chain is broken", (unsigned long long)at);
+	if (!d)
+		assert_int_equal(cm->formats[PARENT]->open(stores[PARENT], &d, &err), 0);
+	for (unsigned p = 0; p < PLACES; p++)
+		verify_place(cm->g, d, p, at);
+	assert_int_equal(disk_close(d, &err), 0);
+	for (unsigned i = 0; i < IMAGES; i++) {
+		assert_int_equal(cm->formats[i]->check(stores[i], &report, &err), 0);
+		if (report.counts[CHECK_DAMAGE])
+			fail_msg("cut at %llu: image %u is damaged", (unsigned long long)at, i);
+	}
+}
+
+static void merge_cut_everywhere(struct crash_merging *cm, uint64_t start, unsigned seed)
+{
+	for (uint64_t at = start; at <= cm->clock; at++) {
+		struct store *stores[IMAGES];
+
+		for (unsigned i = 0; i < IMAGES; i++) {
+			stores[i] = crash_store(NULL, 0);
+			store_memory_copy(cm->bases[i], stores[i]);
+			crash_apply(cm->formats[i], stores[i], &cm->records[i], cm->starts[i],
+				    crash_events_until(&cm->records[i], at), &seed);
+		}
+		merge_verify(cm, stores, at);
+		for (unsigned i = 0; i < IMAGES; i++)
+			store_memory_free(stores[i]);
+	}
+}
+
+void crash_merge(const struct crash_format *child, const struct crash_format *parent, uint64_t size,
+		 uint64_t stride, unsigned seed)
+{
+	struct crash_merging cm = {
+		.m = { .copied = on_copied, .done = on_merged },
+		.formats = { child, parent },
+	};
+	_cleanup_free_ struct guest *g = calloc(1, sizeof(*g));
+	uint64_t start = 0;
+
+	assert_non_null(g);
+	*g = (struct guest){ .f = child, .record = &cm.records[CHILD], .stride = stride };
+	g->seed = seed;
+	cm.g = g;
+	for (unsigned i = 0; i < IMAGES; i++) {
+		cm.records[i].clock = &cm.clock;
+		cm.stores[i] = crash_store(&cm.records[i], seed + i);
+		cm.bases[i] = crash_store(NULL, 0);
+	}
+	chain_create(&cm, size);
+	merge_play(&cm);
+	for (unsigned i = 0; i < IMAGES; i++)
+		start = MAX(start, cm.records[i].events[cm.starts[i] - 1].time);
+	merge_cut_everywhere(&cm, start, seed);
+	print_message("merging: %zu changes, %llu cuts\n", g->count,
+		      (unsigned long long)(cm.clock - start + 1));
+	for (unsigned i = 0; i < IMAGES; i++) {
+		store_memory_free(cm.stores[i]);
+		store_memory_free(cm.bases[i]);
+		crash_record_clear(&cm.records[i]);
+	}
 }

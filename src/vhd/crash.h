@@ -48,6 +48,12 @@ struct crash_edit {
 };
 void crash_edit(const struct crash_format *f, const struct crash_edit *edit, uint64_t size,
 		uint64_t stride, unsigned seed);
+/*
+ * Cuts while a child of `parent`'s format is merged into it and its guest goes on (gate.h): until
+ * the child is retired (merge.h) the chain opens from it, and afterwards from the parent.
+ */
+void crash_merge(const struct crash_format *child, const struct crash_format *parent, uint64_t size,
+		 uint64_t stride, unsigned seed);
 /* A read-only image that holds in each place what `initial` says; the caller frees it. */
 struct store *crash_parent(const struct crash_format *f, uint64_t (*initial)(unsigned place),
 			   uint64_t size, uint64_t stride);
@@ -71,6 +77,8 @@ struct crash_record {
 	uint64_t *clock; /* counts the events of several records; NULL = there is one */
 };
 
+/* How many events there were by then. */
+size_t crash_events_until(const struct crash_record *r, uint64_t time);
 /* `record` may be NULL. */
 struct store *crash_store(struct crash_record *record, unsigned shuffle);
 void crash_record_clear(struct crash_record *r);

@@ -16,11 +16,11 @@ struct gate *gate_of(struct disk *disk)
 
 /* --- requests --- */
 
-static void drained(struct gate *g)
+void gate_drained(struct gate *g)
 {
 	struct gate_freeze *f = g->freeze;
 
-	if (!f || g->in_flight || g->flushing)
+	if (!f || g->in_flight || g->copies || g->flushing)
 		return;
 	g->flushing = true;
 	if (g->below) {
@@ -31,16 +31,17 @@ static void drained(struct gate *g)
 	loop_defer(g->disk.loop, &g->task);
 }
 
+void gate_request_end(struct gate *g, struct disk_request *req, int result)
+{
+	g->in_flight--;
+	req->done(req, result);
+	gate_drained(g);
+}
+
 static void on_done(struct disk_request *req, int result)
 {
-	struct gate *g = gate_of(req->gate);
-
 	req->done = req->gate_done;
-	g->in_flight--;
-	if (g->merging && req->op != DISK_READ && req->op != DISK_FLUSH)
-		gate_merge_mark(g, req->offset, req->length);
-	req->done(req, result);
-	drained(g);
+	gate_request_end(gate_of(req->gate), req, result);
 }
 
 static void run_refused(struct loop_task *t)
@@ -78,10 +79,12 @@ static void gate_submit(struct disk *disk, struct disk_request *req)
 		loop_defer(disk->loop, &g->refused_task);
 		return;
 	}
+	g->in_flight++;
+	if (gate_merge_change(g, req))
+		return;
 	req->gate = disk;
 	req->gate_done = req->done;
 	req->done = on_done;
-	g->in_flight++;
 	disk_submit(g->below, req);
 }
 
@@ -114,7 +117,7 @@ int gate_freeze(struct gate *g, struct gate_freeze *f)
 	f->gate = g;
 	f->flush = (struct disk_request){ .op = DISK_FLUSH, .done = on_flushed };
 	g->freeze = f;
-	drained(g);
+	gate_drained(g);
 	return 0;
 }
 
@@ -132,7 +135,7 @@ void gate_thaw(struct gate *g)
 		list_remove(&req->node);
 		gate_submit(&g->disk, req);
 	}
-	if (g->merging)
+	if (g->copier)
 		gate_merge_thawed(g);
 }
 
@@ -168,7 +171,7 @@ struct disk *gate_remove(struct gate *g)
 {
 	struct disk *below = g->below;
 
-	assert(!g->in_flight && !g->freeze && !g->merging);
+	assert(!g->in_flight && !g->freeze && !g->merging && !g->copier);
 	loop_cancel(g->disk.loop, &g->task);
 	loop_cancel(g->disk.loop, &g->refused_task);
 	free(g);

@@ -46,10 +46,13 @@ struct disk *gate_remove(struct gate *g);
 
 /*
  * Merging the image below into its parent while requests go on. What the image holds is copied to
- * the parent in passes: each takes what was changed during the one before; when little is left the
- * gate freezes, the rest is copied, and the parent takes the image's place. `parent` is the image's
- * own parent, opened for writing, with its parents below it; the image reads from it too. The
- * caller has made sure that a cut at any point leaves a chain that opens (merge.h).
+ * the parent once; what is changed behind the copy is changed in both. Then the gate freezes, and
+ * the parent takes the image's place. `parent` is the image's own parent, opened for writing, with
+ * its parents below it; the image reads from it too. The caller has made sure that a cut at any
+ * point leaves a chain that opens (merge.h).
+ *
+ * When the parent cannot be written the merge fails, and requests go on as if there had been none.
+ * Nothing is copied while somebody else has frozen the gate.
  */
 struct gate_merge {
 	/* Called on the loop's thread. The image that was merged is not closed: it is `merged`'s
@@ -62,11 +65,17 @@ struct gate_merge {
 	 * gate_merge_finish: now or later, but not while other callbacks are to run.
 	 */
 	void (*copied)(struct gate_merge *m);
-	unsigned depth; /* pieces under way; 0 = 4: the guest goes first */
+	unsigned depth; /* pieces under way; 0 = 4 */
+	/*
+	 * Whose requests go first, and whose freezes the copy waits for; NULL = the gate that the
+	 * image is below. For images further down that have a gate of their own.
+	 */
+	struct gate *guest;
 	/* the gate's */
 	struct gate_merging *merging;
 };
 
+/* No request is under way below. */
 int gate_merge(struct gate *g, struct gate_merge *m, struct error *err) _must_check_;
 void gate_merge_cancel(struct gate_merge *m);
 /* After `copied`: the parent takes the image's place; a result below 0 ends the merge without. */

@@ -13,17 +13,23 @@ struct gate {
 	struct list held;    /* disk_request.node, in order */
 	struct list refused; /* the same, of those that fail without the image */
 	struct loop_task refused_task;
-	unsigned in_flight; /* below */
+	unsigned in_flight; /* below, or waiting for a merge's copy */
 	struct gate_freeze *freeze;
 	bool flushing;
 	int frozen_result;
 	struct loop_task task;
 	struct gate_merging *merging; /* owned */
+	struct gate_merging *copier; /* that gives way to these requests: it, or one further down */
+	unsigned copies;             /* pieces that it has under way: a freeze waits for them */
 };
 
-/* A guest's change of this range is complete. */
-void gate_merge_mark(struct gate *g, uint64_t offset, uint64_t length);
-/* Somebody else's freeze, which the merge had to wait for, is over. */
-void gate_merge_thawed(struct gate *g);
+/* Ends a freeze's waiting, when nothing is under way any more. */
+void gate_drained(struct gate *g);
+/* Answers a request that gate_merge_change took. */
+void gate_request_end(struct gate *g, struct disk_request *req, int result);
+/* Takes a request that changes what is being merged; false when it is none, or nothing is. */
+bool gate_merge_change(struct gate *g, struct disk_request *req);
+/* The requests of the merge's guest go on. */
+void gate_merge_thawed(struct gate *guest);
 /* Forgets the merge of a gate that is closed; nothing of it is under way. */
 void gate_merge_abandon(struct gate *g);

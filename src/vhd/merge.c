@@ -89,6 +89,20 @@ int merge_prepare(struct disk *child, struct disk *parent, struct error *err)
 	return parent->ops->resize(parent, child->geometry.size, err);
 }
 
+int merge_retire(struct disk *child, struct error *err)
+{
+	struct disk_parent ref;
+	int r = disk_parent_copy(parent_of(child), &ref);
+
+	if (r < 0)
+		return error_set(err, r, "out of memory");
+	ref.id = guid_random();
+	ref.id2 = (struct guid){ 0 };
+	r = child->ops->set_parent_ref(child, &ref, err);
+	disk_parent_deinit(&ref);
+	return r;
+}
+
 struct merging {
 	struct gate_merge m;
 	const struct merge_options *options;

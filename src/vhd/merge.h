@@ -14,6 +14,13 @@
  */
 int merge_prepare(struct disk *child, struct disk *parent, struct error *err) _must_check_;
 
+/*
+ * When all of `child` is in its parent, durably, and before anybody else writes there: makes it
+ * name a parent that does not exist, durably. It will lack what is written, so it must not be
+ * opened. No request may be in flight on it. Blocks.
+ */
+int merge_retire(struct disk *child, struct error *err) _must_check_;
+
 struct merge_options {
 	struct disk_open_options open; /* search folders, direct; not follow */
 	const char *const *children;   /* images whose parent is the one to merge; NULL = none */

@@ -290,15 +290,6 @@ static void test_known_regions_cost_nothing(void **state)
 
 /* --- power cuts --- */
 
-static size_t events_until(const struct crash_record *r, uint64_t time)
-{
-	size_t n = 0;
-
-	while (n < r->count && r->events[n].time <= time)
-		n++;
-	return n;
-}
-
 static void check_cut(const struct world *w, struct store *image, struct store *file, uint64_t at)
 {
 	_cleanup_free_ uint8_t *now = malloc(SIZE);
@@ -327,9 +318,10 @@ static void cut_everywhere(const struct world *w, uint64_t start)
 	for (uint64_t at = start; at <= w->clock; at++) {
 		struct store *image = crash_store(NULL, 0), *file = crash_store(NULL, 0);
 
-		crash_apply(&f, image, &w->image_record, 0, events_until(&w->image_record, at),
+		crash_apply(&f, image, &w->image_record, 0,
+			    crash_events_until(&w->image_record, at), &seed);
+		crash_apply(&f, file, &w->file_record, 0, crash_events_until(&w->file_record, at),
 			    &seed);
-		crash_apply(&f, file, &w->file_record, 0, events_until(&w->file_record, at), &seed);
 		check_cut(w, image, file, at);
 		store_memory_free(image);
 		store_memory_free(file);

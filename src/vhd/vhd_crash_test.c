@@ -110,6 +110,15 @@ static const struct crash_format child = {
 	.initial = parent_value,
 };
 
+/* Without its parent, which is opened beside it. */
+static const struct crash_format child_alone = {
+	.piece = 512,
+	.create = create_child,
+	.open = vhd_open,
+	.check = vhd_check,
+	.initial = parent_value,
+};
+
 static const struct crash_format written_child = {
 	.piece = 512,
 	.create = create_child,
@@ -308,13 +317,22 @@ static void test_compact(void **state)
 	store_memory_free(parent);
 }
 
+static void test_merge(void **state)
+{
+	unsigned seed = crash_number("PARTITA_CRASH_SEED", 1);
+
+	(void)state;
+	for (unsigned n = 0; n < 6 * crash_number("PARTITA_CRASH_ROUNDS", 1); n++)
+		crash_merge(&child_alone, &dynamic, 8 * MIB, CRASH_BLOCK, seed + n);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_page),       cmocka_unit_test(test_many_pages),
 		cmocka_unit_test(test_child),          cmocka_unit_test(test_child_many_pages),
 		cmocka_unit_test(test_child_no_zeros), cmocka_unit_test(test_structures),
-		cmocka_unit_test(test_compact),
+		cmocka_unit_test(test_compact),        cmocka_unit_test(test_merge),
 	};
 	int r;
 

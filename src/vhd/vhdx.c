@@ -381,6 +381,12 @@ static int held_at(struct vhdx *v, uint64_t at, struct held *ret)
 	return 0;
 }
 
+/*
+ * Of data it tells no more than a few pieces of a copy: whoever copies asks again for each, and
+ * would look through the bits of all that follows every time.
+ */
+#define HELD_DATA_MAX (16 * MIB)
+
 static int vhdx_held(struct disk *disk, uint64_t offset, enum disk_held *ret_held,
 		     uint64_t *ret_length)
 {
@@ -397,6 +403,8 @@ static int vhdx_held(struct disk *disk, uint64_t offset, enum disk_held *ret_hel
 			break;
 		*ret_held = h.kind;
 		total += h.length;
+		if (h.kind == DISK_HELD_DATA && total >= HELD_DATA_MAX)
+			break;
 	}
 	*ret_length = total;
 	return 0;

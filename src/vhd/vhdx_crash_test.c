@@ -69,6 +69,15 @@ static const struct crash_format child = {
 	.initial = parent_value,
 };
 
+/* Without its parent, which is opened beside it. */
+static const struct crash_format child_alone = {
+	.piece = 4096,
+	.create = create_child,
+	.open = vhdx_open,
+	.check = vhdx_check,
+	.initial = parent_value,
+};
+
 /* --- sessions of a guest --- */
 
 static void test_one_page(void **state)
@@ -171,6 +180,15 @@ static void test_edits(void **state)
 	store_memory_free(parent);
 }
 
+static void test_merge(void **state)
+{
+	unsigned seed = crash_number("PARTITA_CRASH_SEED", 1);
+
+	(void)state;
+	for (unsigned n = 0; n < 6 * crash_number("PARTITA_CRASH_ROUNDS", 1); n++)
+		crash_merge(&child_alone, &dynamic, 8 * MIB, CRASH_BLOCK, seed + n);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -180,6 +198,7 @@ int main(void)
 		cmocka_unit_test(test_child_one_page),
 		cmocka_unit_test(test_child_many_pages),
 		cmocka_unit_test(test_edits),
+		cmocka_unit_test(test_merge),
 	};
 	int r;
 

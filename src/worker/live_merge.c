@@ -64,13 +64,19 @@ static void merge_fails(struct drive_merge *dm, int result, const char *words)
 		snprintf(dm->why, sizeof(dm->why), "%s", words);
 }
 
-static const char *result_words(int result)
+static void result_fails(struct drive_merge *dm, int result)
 {
-	return result == -ECANCELED ? "it was stopped; the chain is as it was, and the merge can "
-				      "be started again"
-				    : "I/O failed; the chain is as it was, and the merge can be "
-				      "started again when "
-				      "the cause is gone";
+	struct error err = { 0 };
+
+	if (result == -ECANCELED)
+		error_set(&err, result,
+			  "it was stopped; the chain is as it was, and the merge can be started "
+			  "again");
+	else
+		error_errno(&err, result,
+			    "the chain is as it was, and the merge can be started again when the "
+			    "cause is gone; I/O failed");
+	merge_fails(dm, result, err.message);
 }
 
 /* Tells, and frees what is left. */
@@ -100,21 +106,6 @@ static void merge_over(struct drive_merge *dm)
 }
 
 /* --- the topmost image --- */
-
-/* What is in `top` is in its parent too: from now on only that may be opened. */
-static int top_retire(struct disk *top, struct error *err)
-{
-	struct disk_parent ref;
-	int r = disk_parent_copy(top->ops->parent(top), &ref);
-
-	if (r < 0)
-		return error_set(err, r, "out of memory");
-	ref.id = guid_random();
-	ref.id2 = (struct guid){ 0 };
-	r = top->ops->set_parent_ref(top, &ref, err);
-	disk_parent_deinit(&ref);
-	return r;
-}
 
 static void on_copied(struct gate_merge *m)
 {
@@ -228,7 +219,7 @@ static void on_done(struct gate_merge *m, int result, struct disk *merged)
 	struct drive_merge *dm = container_of(m, struct drive_merge, m);
 
 	if (result < 0)
-		merge_fails(dm, result, result_words(result));
+		result_fails(dm, result);
 	if (dm->index) {
 		inner_end(dm);
 		return;
@@ -250,7 +241,7 @@ static void on_timer(struct loop_timer *t)
 		return;
 	}
 	assert(dm->copied_all);
-	r = top_retire(dm->drive->images[0].disk, &err);
+	r = merge_retire(dm->drive->images[0].disk, &err);
 	if (r < 0)
 		merge_fails(dm, r, err.message);
 	gate_merge_finish(&dm->m, r);
@@ -351,10 +342,12 @@ static int merge_start(struct live *live, struct live_part *part, struct drive_m
 		.merged.fd = -1,
 	};
 	loop_timer_init(live->loop, &dm->timer, on_timer);
-	if (dm->index)
+	if (dm->index) {
 		r = inner_gate(dm, err);
-	else
+		dm->m.guest = d->gate;
+	} else {
 		dm->m.copied = on_copied;
+	}
 	return r < 0 ? r : gate_merge(dm->gate, &dm->m, err);
 }
 
