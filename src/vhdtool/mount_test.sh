@@ -193,13 +193,36 @@ nothing_left
 [ "$(cat mnt/kept)" = x ]
 "$vhd" unmount mnt
 nothing_left
+
+# the keeper is killed, and the mount ends without vhd: what is left is only to be cleaned up
+"$vhd" mount a.vhdx mnt --writable
+server=$(server)
+kill -9 "$(sed -n 's/^PPid:.//p' "/proc/$server/status")"
+echo y >mnt/kept
+umount mnt
+for try in $(seq 100); do
+	[ -e "/proc/$server" ] || break
+	sleep 0.1
+done
+"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
+"$vhd" unmount a.vhdx 2>out
+[ ! -s out ]
+nothing_left
+"$vhd" info a.vhdx --json | grep -q '"dirty_log": false'
+"$vhd" mount a.vhdx mnt
+[ "$(cat mnt/kept)" = y ]
+kill -9 "$(server)"
+"$vhd" unmount a.vhdx 2>out
+[ ! -s out ]
+nothing_left
 echo 'ok box, killed keeper'
 
 "$vhd" mount a.vhdx mnt --writable
 kill -9 "$(server)"
 ! { echo x >mnt/lost && sync mnt/lost; } 2>/dev/null
 "$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
-"$vhd" unmount a.vhdx 2>/dev/null
+"$vhd" unmount a.vhdx 2>out
+grep -q 'not flushed is lost' out
 nothing_left
 "$vhd" mount a.vhdx --device --writable >name
 kill -9 "$(server)"

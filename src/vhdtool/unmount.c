@@ -58,7 +58,7 @@ static int detach(const struct mount_state *s, struct error *err)
 
 static int unmount(const struct mount_state *s, struct error *err)
 {
-	bool alive = mount_state_alive(s);
+	bool alive = mount_state_alive(s), killed;
 	char place[PATH_MAX];
 	int r = 0;
 
@@ -76,12 +76,12 @@ static int unmount(const struct mount_state *s, struct error *err)
 		(void)fuse_unmount(place, true, NULL);
 		rmdir(place);
 	}
-	r = mount_server_wait(s, (unsigned)MIN(options.wait, 86400u), err);
+	r = mount_server_wait(s, (unsigned)MIN(options.wait, 86400u), &killed, err);
 	if (r == -EBUSY)
 		return r;
 	mount_state_remove(s);
-	if (r >= 0 && !alive)
-		fputs("vhd unmount: the server was gone; what was not flushed is lost\n", stderr);
+	if (r >= 0 && killed && !s->read_only)
+		fputs("vhd unmount: the server was killed; what was not flushed is lost\n", stderr);
 	return r;
 }
 
