@@ -51,6 +51,7 @@ struct disk_geometry {
 	uint32_t logical_sector; /* 512 or 4096 */
 	uint32_t physical_sector;
 	uint32_t trim_granularity; /* bytes; 0 = TRIM does nothing useful */
+	bool trim_zeros;           /* whole sectors read as zeros after TRIM; else they may not */
 	bool read_only;
 	struct guid
 		id; /* stable identity of the disk (SCSI page 0x83), all zero when there is none */

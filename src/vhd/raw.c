@@ -173,6 +173,7 @@ int raw_open(struct store *store, struct disk **ret, struct error *err)
 		.logical_sector = SECTOR,
 		.physical_sector = 4096,
 		.trim_granularity = 4096,
+		.trim_zeros = true,
 		.read_only = store->read_only,
 	};
 	list_init(&raw->refused);

@@ -169,6 +169,19 @@ printf abc | dd of=file/disk bs=1 seek=1000003 conv=notrunc status=none
 "$vhd" unmount file
 qemu-img convert -f vhdx -O raw k.vhdx k.raw 2>/dev/null || cp k.vhdx k.raw
 nothing_left
+# a hole is zeros, and of a raw image's file it is a hole too
+truncate -s 8M h.raw
+for image in h.raw k.vhdx; do
+	"$vhd" mount $image file --file --writable
+	tr '\000' x </dev/zero | dd of=file/disk bs=1M count=8 iflag=fullblock conv=notrunc,fsync status=none
+	before=$(stat -c %b $image)
+	fallocate -p -o 1M -l 4M file/disk
+	[ -z "$(dd if=file/disk bs=1M skip=1 count=4 status=none | tr -d '\000' | head -c 1)" ]
+	[ "$(dd if=file/disk bs=1M skip=5 count=1 status=none | head -c 1)" = x ]
+	[ $image = k.vhdx ] || [ $(($(stat -c %b $image) * 512 + (4 << 20))) -le $((before * 512)) ]
+	"$vhd" unmount file
+done
+nothing_left
 echo 'ok file'
 
 "$vhd" mount a.vhdx mnt --writable
