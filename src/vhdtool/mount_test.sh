@@ -53,9 +53,9 @@ make() { # FILE SIZE [OPTION...]
 	"$vhd" create "$file" --size "$size" "$@"
 }
 
-server() { # of a.vhdx
+server() { # of our a.vhdx
 	"$vhd" mount --list --json |
-		sed -n "/a\.vhdx/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1
+		sed -n "\\|$tmp/a\.vhdx|,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1
 }
 
 # round_trip FS MKFS...: make a file system, write, mount again, compare
@@ -217,6 +217,11 @@ for try in $(seq 100); do
 	[ -e "/proc/$server" ] || break
 	sleep 0.1
 done
+"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
+# its device may be another one's by now
+device=$("$vhd" mount m.raw --device)
+"$vhd" unmount "$device"
+no_device "$device"
 "$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
 "$vhd" unmount a.vhdx 2>out
 [ ! -s out ]
