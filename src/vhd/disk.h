@@ -22,6 +22,12 @@ enum disk_op {
 	DISK_WRITE_ZEROES, /* reads as zeros afterwards */
 };
 
+/* Whether the disk may be another one afterwards. */
+static inline bool disk_op_changes(enum disk_op op)
+{
+	return op != DISK_READ && op != DISK_FLUSH;
+}
+
 #define DISK_FUA BIT(0) /* WRITE, WRITE_ZEROES: durable when done, as if a FLUSH followed */
 
 /*

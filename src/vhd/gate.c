@@ -37,25 +37,10 @@ static void on_done(struct disk_request *req, int result)
 
 	req->done = req->gate_done;
 	g->in_flight--;
-	if (g->merging && req->op != DISK_READ && req->op != DISK_FLUSH)
+	if (g->merging && disk_op_changes(req->op))
 		gate_merge_mark(g, req->offset, req->length);
 	req->done(req, result);
 	drained(g);
-}
-
-static void run_refused(struct loop_task *t)
-{
-	struct gate *g = container_of(t, struct gate, refused_task);
-	struct list batch;
-
-	list_init(&batch);
-	list_splice(&batch, &g->refused);
-	while (!list_empty(&batch)) {
-		struct disk_request *req = list_first(&batch, struct disk_request, node);
-
-		list_remove(&req->node);
-		req->done(req, g->below ? -ENXIO : -EIO);
-	}
 }
 
 /* Whoever sent it looked at the size, but that may have changed while it waited. */
@@ -74,8 +59,7 @@ static void gate_submit(struct disk *disk, struct disk_request *req)
 		return;
 	}
 	if (!fits(g, req)) {
-		list_append(&g->refused, &req->node);
-		loop_defer(disk->loop, &g->refused_task);
+		later_end(&g->refused, req, g->below ? -ENXIO : -EIO);
 		return;
 	}
 	req->gate = disk;
@@ -170,7 +154,7 @@ struct disk *gate_remove(struct gate *g)
 
 	assert(!g->in_flight && !g->freeze && !g->merging);
 	loop_cancel(g->disk.loop, &g->task);
-	loop_cancel(g->disk.loop, &g->refused_task);
+	later_deinit(&g->refused);
 	free(g);
 	return below;
 }
@@ -210,10 +194,9 @@ static int gate_close(struct disk *disk, struct error *err)
 	int r;
 
 	gate_merge_abandon(g);
-	if (disk->loop) {
+	if (disk->loop)
 		loop_cancel(disk->loop, &g->task);
-		loop_cancel(disk->loop, &g->refused_task);
-	}
+	later_deinit(&g->refused);
 	r = disk_close(g->below, err);
 	free(g);
 	return r;
@@ -240,8 +223,7 @@ struct disk *gate_new(struct disk *below)
 	g->below = below;
 	g->read_only = below->geometry.read_only;
 	list_init(&g->held);
-	list_init(&g->refused);
 	loop_task_init(&g->task, run_frozen);
-	loop_task_init(&g->refused_task, run_refused);
+	later_init(&g->refused, below->loop);
 	return &g->disk;
 }
