@@ -6,31 +6,12 @@
 set -eu
 
 vhd=$(realpath "$1")
+. "$(dirname "$0")/testlib.sh"
 tmp=$(mktemp -d)
 mounted=
 trap '[ -z "$mounted" ] || umount "$mounted"; rm -rf "$tmp"' EXIT
 trap 'exit 130' HUP INT TERM
 cd "$tmp"
-
-fail() {
-	echo "failed: $*"
-	cat out err 2>/dev/null
-	exit 1
-}
-
-# want STATUS WORDS COMMAND...: the status, and words (a pattern) in what is printed.
-want() {
-	status=$1 words=$2 got=0
-	shift 2
-	"$vhd" "$@" >out 2>err || got=$?
-	[ "$got" = "$status" ] || fail "vhd $*: status $got, not $status"
-	[ -z "$words" ] || cat out err | grep -q -e "$words" || fail "vhd $*: does not say \"$words\""
-}
-
-# poke FILE OFFSET BYTES: as printf has them.
-poke() {
-	printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
-}
 
 echo '# create, info'
 want 0 '' create empty.vhdx --size 64M --block-size 1M
