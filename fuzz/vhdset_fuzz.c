@@ -2,7 +2,7 @@
 /*
  * A hostile set: its head and both slots of reservations. The input says how to spoil a good one
  * and what initiators then ask for. A state that was accepted must keep agreeing with itself
- * whatever is asked, and survive being stored and loaded.
+ * whatever is asked, and survive being stored and loaded. Tools look at it too.
  *
  *     byte 0      START_* bits
  *     byte 1      number of patches
@@ -11,14 +11,19 @@
  */
 #include "lib/crc32c.h"
 #include "lib/cursor.h"
+#include "vhd/dump.h"
+#include "vhd/image.h"
 #include "vhd/vhdset.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define START_RESIGN BIT(0)
 #define START_TWO    BIT(1) /* both slots are written */
+#define START_SHORT  BIT(2) /* tools see only so many bytes as the input has */
 
 struct memory {
 	struct reserve_medium medium;
@@ -114,6 +119,49 @@ static void request(struct memory *m, struct reserve_state *s, uint64_t *change,
 		abort();
 }
 
+static void on_begin(void *context, const char *name, bool list)
+{
+	(void)name, (void)list;
+	++*(unsigned *)context;
+}
+
+static void on_end(void *context)
+{
+	if (!(*(unsigned *)context)--)
+		abort();
+}
+
+static void on_number(void *context, const char *name, uint64_t value)
+{
+	(void)context, (void)name, (void)value;
+}
+
+static void on_text(void *context, const char *name, const char *value)
+{
+	(void)context;
+	if (!name || !value[0])
+		abort();
+}
+
+/* `size` bytes of it. They agree on whether it is whole. */
+static void tools_look(const struct memory *m, size_t size)
+{
+	static int fd = -1;
+	unsigned depth = 0;
+	const struct dump_visitor to = { on_begin, on_end, on_number, on_text, &depth };
+	struct check_report report = { 0 };
+	struct vhdset_status status;
+	struct error err = { 0 };
+
+	if (fd < 0)
+		fd = memfd_create("set", MFD_CLOEXEC);
+	if (ftruncate(fd, 0) < 0 || pwrite(fd, m->bytes, size, 0) != (ssize_t)size ||
+	    vhdset_check(fd, &report, &err) < 0 || vhdset_dump(fd, &to, &err) < 0 || depth)
+		abort();
+	if (vhdset_status(fd, &status, &err) < 0 && !report.counts[CHECK_DAMAGE])
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct memory m;
@@ -132,6 +180,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		resign(m.bytes + RESERVE_SLOT(0), 24);
 		resign(m.bytes + RESERVE_SLOT(1), 24);
 	}
+	tools_look(&m, flags & START_SHORT ? size % VHDSET_SIZE : VHDSET_SIZE);
 	if (vhdset_decode(m.bytes, &info, &err) < 0) {
 		if (!err.message[0])
 			abort();

@@ -12,6 +12,7 @@
 #include "vhd/track.h"
 #include "vhd/vhd.h"
 #include "vhd/vhd_meta.h"
+#include "vhd/vhdset.h"
 #include "vhd/vhdx.h"
 #include "vhd/vhdx_format.h"
 
@@ -111,6 +112,21 @@ static int layers_open(struct store *s, int fd, const char *name,
 	return r;
 }
 
+/* Who names a format gets it. */
+static int set_refuse(int fd, const char *name, const char *format, struct error *err)
+{
+	struct vhdset_info i;
+
+	if ((format && strcmp(format, "auto")) || !vhdset_is(fd))
+		return 0;
+	if (vhdset_info(fd, &i, err) < 0)
+		return error_prefix(err, "%s", name);
+	return error_set(err, -EINVAL,
+			 "%s: this is a set, through which machines share the image \"%s\", and no "
+			 "image itself",
+			 name, i.image);
+}
+
 int disk_open(struct loop *loop, int fd, const char *name, const struct disk_open_options *options,
 	      struct disk **ret, struct error *err)
 {
@@ -123,8 +139,15 @@ int disk_open(struct loop *loop, int fd, const char *name, const struct disk_ope
 	struct track_file *track = NULL;
 	struct disk *disk;
 	struct store *s;
-	int r = store_file_open(loop, fd, &file, &s, err);
+	int r = set_refuse(fd, name, options->format, err);
 
+	if (r < 0) {
+		close(fd);
+		if (options->tracking == DISK_TRACK_PASSED)
+			close(options->track_fd);
+		return r;
+	}
+	r = store_file_open(loop, fd, &file, &s, err);
 	if (r < 0 && options->tracking == DISK_TRACK_PASSED)
 		close(options->track_fd);
 	/* Opening a format may write to the file: how it was left is looked at before. */
@@ -224,33 +247,50 @@ int image_check(int fd, const char *name, struct check_report *report, struct er
 {
 	const struct store_file_options file = { .read_only = true };
 	struct store *s;
-	int r = store_file_open(NULL, fd, &file, &s, err);
+	int r;
 
-	if (r >= 0)
-		r = store_check(s, report, err);
+	if (vhdset_is(fd)) {
+		r = vhdset_check(fd, report, err);
+		close(fd);
+	} else {
+		r = store_file_open(NULL, fd, &file, &s, err);
+		if (r >= 0)
+			r = store_check(s, report, err);
+	}
 	if (r < 0)
 		error_prefix(err, "%s", name);
 	return r;
+}
+
+static int store_dump(struct store *s, const struct dump_visitor *to, bool all_blocks,
+		      struct error *err)
+{
+	const struct format *f = format_probe(s, err);
+
+	if (!f)
+		return -EIO;
+	if (!f->dump)
+		return error_set(err, -ENOTSUP, "a %s image has no structures that could be shown",
+				 f->name);
+	return f->dump(s, to, all_blocks, err);
 }
 
 int image_dump(int fd, const char *name, const struct dump_visitor *to, bool all_blocks,
 	       struct error *err)
 {
 	const struct store_file_options file = { .read_only = true };
-	const struct format *f;
 	struct store *s;
-	int r = store_file_open(NULL, fd, &file, &s, err);
+	int r;
 
-	if (r >= 0) {
-		f = format_probe(s, err);
-		if (f && f->dump)
-			r = f->dump(s, to, all_blocks, err);
-		else
-			r = f ? error_set(err, -ENOTSUP,
-					  "a %s image has no structures that could be shown",
-					  f->name)
-			      : -EIO;
-		store_close(s);
+	if (vhdset_is(fd)) {
+		r = vhdset_dump(fd, to, err);
+		close(fd);
+	} else {
+		r = store_file_open(NULL, fd, &file, &s, err);
+		if (r >= 0) {
+			r = store_dump(s, to, all_blocks, err);
+			store_close(s);
+		}
 	}
 	if (r < 0)
 		error_prefix(err, "%s", name);
@@ -276,8 +316,17 @@ int image_repair(int fd, const char *name, struct repair_report *report, struct 
 {
 	const struct store_file_options file = { 0 };
 	struct store *s;
-	int r = store_file_open(NULL, fd, &file, &s, err);
+	int r;
 
+	if (vhdset_is(fd)) {
+		close(fd);
+		return error_set(
+			err, -ENOTSUP,
+			"%s: a set holds no data and is not repaired; when nobody uses the "
+			"image, make a new one with vhd share",
+			name);
+	}
+	r = store_file_open(NULL, fd, &file, &s, err);
 	if (r >= 0) {
 		r = store_repair(s, report, err);
 		store_close(s);

@@ -22,6 +22,12 @@ enum disk_op {
 	DISK_WRITE_ZEROES, /* reads as zeros afterwards */
 };
 
+/* Whether the disk may be another one afterwards. */
+static inline bool disk_op_changes(enum disk_op op)
+{
+	return op != DISK_READ && op != DISK_FLUSH;
+}
+
 #define DISK_FUA BIT(0) /* WRITE, WRITE_ZEROES: durable when done, as if a FLUSH followed */
 
 /*
@@ -51,6 +57,7 @@ struct disk_geometry {
 	uint32_t logical_sector; /* 512 or 4096 */
 	uint32_t physical_sector;
 	uint32_t trim_granularity; /* bytes; 0 = TRIM does nothing useful */
+	bool trim_zeros;           /* whole sectors read as zeros after TRIM; else they may not */
 	bool read_only;
 	struct guid
 		id; /* stable identity of the disk (SCSI page 0x83), all zero when there is none */

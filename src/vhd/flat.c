@@ -7,7 +7,7 @@
 #include "vhd/flat.h"
 
 #include "lib/cleanup.h"
-#include "vhd/iov.h"
+#include "vhd/later.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,8 +17,7 @@ struct flat {
 	struct disk disk;
 	struct disk_ops ops; /* with the format's name */
 	struct store *store;
-	struct loop_task settled_task;
-	struct list settled; /* requests that end without I/O; node of disk_request */
+	struct later later;
 	size_t count;
 	struct flat_extent extents[];
 };
@@ -42,31 +41,7 @@ static struct flat *flat_of(struct disk *disk)
 	return container_of(disk, struct flat, disk);
 }
 
-/* --- requests without I/O --- */
-
-static void run_settled(struct loop_task *t)
-{
-	struct flat *f = container_of(t, struct flat, settled_task);
-	struct list batch;
-
-	list_init(&batch);
-	list_splice(&batch, &f->settled);
-	while (!list_empty(&batch)) {
-		struct disk_request *req = list_first(&batch, struct disk_request, node);
-
-		list_remove(&req->node);
-		req->done(req, (int)(intptr_t)req->layer);
-	}
-}
-
-static void settle(struct flat *f, struct disk_request *req, int result)
-{
-	req->layer = (void *)(intptr_t)result;
-	list_append(&f->settled, &req->node);
-	loop_defer(f->disk.loop, &f->settled_task);
-}
-
-/* --- requests with I/O --- */
+/* --- requests --- */
 
 static void op_end(struct flat_op *op, int result)
 {
@@ -99,7 +74,7 @@ static void on_piece(struct store_io *io, int result)
 		op->result = result;
 	if (--op->pending)
 		return;
-	if (op->result >= 0 && op->req->op != DISK_READ && op->req->flags & DISK_FUA)
+	if (op->result >= 0 && disk_op_changes(op->req->op) && op->req->flags & DISK_FUA)
 		op_flush(op);
 	else
 		op_end(op, op->result);
@@ -149,19 +124,11 @@ static int piece_prepare(struct flat_piece *p, const struct disk_request *req,
 		.op = store_op_of[req->op],
 		.offset = e->offset + (from - e->at),
 		.length = end - from,
-		.iov = req->iov,
-		.iovcnt = req->iovcnt,
 		.done = on_piece,
 	};
-	if (p->io.length == req->length || req->op == DISK_WRITE_ZEROES)
+	if (req->op == DISK_WRITE_ZEROES)
 		return 0;
-	p->io.iovcnt = iov_slice_count(req->iov, req->iovcnt, from - req->offset, p->io.length);
-	p->iov = calloc(p->io.iovcnt + 1, sizeof(*p->iov));
-	if (!p->iov)
-		return -ENOMEM;
-	iov_slice(req->iov, req->iovcnt, from - req->offset, p->io.length, p->iov);
-	p->io.iov = p->iov;
-	return 0;
+	return store_io_part(&p->io, req, from - req->offset, p->io.length, &p->iov);
 }
 
 static struct flat_op *op_new(struct flat *f, struct disk_request *req, unsigned pieces)
@@ -191,7 +158,7 @@ static void transfer(struct flat *f, struct disk_request *req)
 		for (unsigned i = 0; op && i < pieces; i++)
 			free(op->pieces[i].iov);
 		free(op);
-		settle(f, req, r);
+		later_end(&f->later, req, r);
 		return;
 	}
 	for (unsigned i = 0; i < pieces; i++)
@@ -203,16 +170,16 @@ static void flat_submit(struct disk *disk, struct disk_request *req)
 	struct flat *f = flat_of(disk);
 	struct flat_op *op;
 
-	if (req->op != DISK_READ && req->op != DISK_FLUSH && disk->geometry.read_only) {
-		settle(f, req, -EROFS);
+	if (disk_op_changes(req->op) && disk->geometry.read_only) {
+		later_end(&f->later, req, -EROFS);
 	} else if (req->op == DISK_TRIM || (req->op != DISK_FLUSH && !req->length)) {
-		settle(f, req, 0);
+		later_end(&f->later, req, 0);
 	} else if (req->op == DISK_FLUSH) {
 		op = op_new(f, req, 1);
 		if (op)
 			op_flush(op);
 		else
-			settle(f, req, -ENOMEM);
+			later_end(&f->later, req, -ENOMEM);
 	} else {
 		transfer(f, req);
 	}
@@ -238,8 +205,7 @@ static int flat_close(struct disk *disk, struct error *err)
 
 	if (r < 0)
 		error_errno(err, r, "the image could not be written completely");
-	if (disk->loop)
-		loop_cancel(disk->loop, &f->settled_task);
+	later_deinit(&f->later);
 	store_close(f->store);
 	free(f);
 	return r;
@@ -275,8 +241,8 @@ int flat_open(struct store *store, const char *format, const struct disk_geometr
 	f->disk.loop = store->loop;
 	f->disk.geometry = *geometry;
 	f->disk.geometry.trim_granularity = 0;
-	list_init(&f->settled);
-	loop_task_init(&f->settled_task, run_settled);
+	f->disk.geometry.trim_zeros = false;
+	later_init(&f->later, store->loop);
 	*ret = &f->disk;
 	return 0;
 }

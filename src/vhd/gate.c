@@ -44,21 +44,6 @@ static void on_done(struct disk_request *req, int result)
 	gate_request_end(gate_of(req->gate), req, result);
 }
 
-static void run_refused(struct loop_task *t)
-{
-	struct gate *g = container_of(t, struct gate, refused_task);
-	struct list batch;
-
-	list_init(&batch);
-	list_splice(&batch, &g->refused);
-	while (!list_empty(&batch)) {
-		struct disk_request *req = list_first(&batch, struct disk_request, node);
-
-		list_remove(&req->node);
-		req->done(req, g->below ? -ENXIO : -EIO);
-	}
-}
-
 /* Whoever sent it looked at the size, but that may have changed while it waited. */
 static bool fits(const struct gate *g, const struct disk_request *req)
 {
@@ -75,8 +60,7 @@ static void gate_submit(struct disk *disk, struct disk_request *req)
 		return;
 	}
 	if (!fits(g, req)) {
-		list_append(&g->refused, &req->node);
-		loop_defer(disk->loop, &g->refused_task);
+		later_end(&g->refused, req, g->below ? -ENXIO : -EIO);
 		return;
 	}
 	g->in_flight++;
@@ -173,7 +157,7 @@ struct disk *gate_remove(struct gate *g)
 
 	assert(!g->in_flight && !g->freeze && !g->merging && !g->copier);
 	loop_cancel(g->disk.loop, &g->task);
-	loop_cancel(g->disk.loop, &g->refused_task);
+	later_deinit(&g->refused);
 	free(g);
 	return below;
 }
@@ -213,10 +197,9 @@ static int gate_close(struct disk *disk, struct error *err)
 	int r;
 
 	gate_merge_abandon(g);
-	if (disk->loop) {
+	if (disk->loop)
 		loop_cancel(disk->loop, &g->task);
-		loop_cancel(disk->loop, &g->refused_task);
-	}
+	later_deinit(&g->refused);
 	r = disk_close(g->below, err);
 	free(g);
 	return r;
@@ -243,8 +226,7 @@ struct disk *gate_new(struct disk *below)
 	g->below = below;
 	g->read_only = below->geometry.read_only;
 	list_init(&g->held);
-	list_init(&g->refused);
 	loop_task_init(&g->task, run_frozen);
-	loop_task_init(&g->refused_task, run_refused);
+	later_init(&g->refused, below->loop);
 	return &g->disk;
 }

@@ -3,17 +3,17 @@
 #pragma once
 
 #include "vhd/gate.h"
+#include "vhd/later.h"
 
 #include <assert.h>
 
 struct gate {
 	struct disk disk;
 	struct disk *below;
-	bool read_only;      /* as what stands above was told at first */
-	struct list held;    /* disk_request.node, in order */
-	struct list refused; /* the same, of those that fail without the image */
-	struct loop_task refused_task;
-	unsigned in_flight; /* below, or waiting for a merge's copy */
+	bool read_only;       /* as what stands above was told at first */
+	struct list held;     /* disk_request.node, in order */
+	struct later refused; /* those that fail without the image */
+	unsigned in_flight;   /* below, or waiting for a merge's copy */
 	struct gate_freeze *freeze;
 	bool flushing;
 	int frozen_result;

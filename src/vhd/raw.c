@@ -5,7 +5,9 @@
  * and the file gets the missing bytes when that sector is first written.
  */
 #include "vhd/raw.h"
+
 #include "lib/cleanup.h"
+#include "vhd/later.h"
 
 #include <errno.h>
 
@@ -14,8 +16,7 @@
 struct raw {
 	struct disk disk;
 	struct store *store;
-	struct loop_task refused_task;
-	struct list refused; /* requests that fail without I/O; node of disk_request */
+	struct later later;
 };
 
 struct raw_io {
@@ -50,54 +51,27 @@ static void on_io(struct store_io *io, int result)
 	req->done(req, result);
 }
 
-static void run_refused(struct loop_task *t)
-{
-	struct raw *raw = container_of(t, struct raw, refused_task);
-	struct list batch;
-
-	list_init(&batch);
-	list_splice(&batch, &raw->refused);
-	while (!list_empty(&batch)) {
-		struct disk_request *req = list_first(&batch, struct disk_request, node);
-
-		list_remove(&req->node);
-		req->done(req, (int)(intptr_t)req->layer);
-	}
-}
-
-static void refuse(struct raw *raw, struct disk_request *req, int error)
-{
-	req->layer = (void *)(intptr_t)error;
-	list_append(&raw->refused, &req->node);
-	loop_defer(raw->disk.loop, &raw->refused_task);
-}
-
 static const enum store_op store_ops_of[] = {
 	[DISK_READ] = STORE_READ,  [DISK_WRITE] = STORE_WRITE,       [DISK_FLUSH] = STORE_FLUSH,
 	[DISK_TRIM] = STORE_PUNCH, [DISK_WRITE_ZEROES] = STORE_ZERO,
 };
-
-static bool op_writes(enum disk_op op)
-{
-	return op == DISK_WRITE || op == DISK_TRIM || op == DISK_WRITE_ZEROES;
-}
 
 static void raw_submit(struct disk *disk, struct disk_request *req)
 {
 	struct raw *raw = raw_of(disk);
 	struct raw_io *rio;
 
-	if (op_writes(req->op) && disk->geometry.read_only) {
-		refuse(raw, req, -EROFS);
+	if (disk_op_changes(req->op) && disk->geometry.read_only) {
+		later_end(&raw->later, req, -EROFS);
 		return;
 	}
 	if (!req->length && req->op != DISK_FLUSH) {
-		refuse(raw, req, 0);
+		later_end(&raw->later, req, 0);
 		return;
 	}
 	rio = malloc(sizeof(*rio));
 	if (!rio) {
-		refuse(raw, req, -ENOMEM);
+		later_end(&raw->later, req, -ENOMEM);
 		return;
 	}
 	rio->req = req;
@@ -143,8 +117,7 @@ static int raw_close(struct disk *disk, struct error *err)
 
 	if (r < 0)
 		error_errno(err, r, "the image could not be written completely");
-	if (disk->loop)
-		loop_cancel(disk->loop, &raw->refused_task);
+	later_deinit(&raw->later);
 	store_close(raw->store);
 	free(raw);
 	return r;
@@ -173,10 +146,10 @@ int raw_open(struct store *store, struct disk **ret, struct error *err)
 		.logical_sector = SECTOR,
 		.physical_sector = 4096,
 		.trim_granularity = 4096,
+		.trim_zeros = true,
 		.read_only = store->read_only,
 	};
-	list_init(&raw->refused);
-	loop_task_init(&raw->refused_task, run_refused);
+	later_init(&raw->later, store->loop);
 	*ret = &raw->disk;
 	return 0;
 }

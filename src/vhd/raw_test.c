@@ -136,6 +136,7 @@ static void test_trim_and_zero(void **state)
 
 	(void)state;
 	d = open_raw(fd, false, false);
+	assert_true(d->geometry.trim_zeros);
 	memset(b, 7, 4 * MIB);
 	assert_int_equal(drive_write(d, b, 4 * MIB, 0, DISK_FUA), 0);
 	before = allocated(fd);
@@ -145,7 +146,10 @@ static void test_trim_and_zero(void **state)
 	assert_int_equal(kind, DISK_EXTENT_HOLE);
 	assert_int_equal(length, 2 * MIB);
 	assert_int_equal(drive_zero(d, 512, 512), 0);
+	assert_int_equal(drive_trim(d, 512, 3 * MIB + 512), 0);
 	assert_int_equal(drive_read(d, b, 4 * MIB, 0), 0);
+	assert_int_equal(b[3 * MIB + 512], 0);
+	assert_int_equal(b[3 * MIB + 1024], 7);
 	assert_int_equal(b[511], 7);
 	assert_int_equal(b[512], 0);
 	assert_int_equal(b[1023], 0);

@@ -21,6 +21,21 @@ bool reserve_type_valid(uint8_t type)
 			     BIT(RESERVE_WRITE_EXCLUSIVE_ALL) | BIT(RESERVE_EXCLUSIVE_ACCESS_ALL)));
 }
 
+const char *reserve_type_name(uint8_t type)
+{
+	static const char *const names[] = {
+		[RESERVE_NONE] = "none",
+		[RESERVE_WRITE_EXCLUSIVE] = "write exclusive",
+		[RESERVE_EXCLUSIVE_ACCESS] = "exclusive access",
+		[RESERVE_WRITE_EXCLUSIVE_REGISTRANTS] = "write exclusive, registrants only",
+		[RESERVE_EXCLUSIVE_ACCESS_REGISTRANTS] = "exclusive access, registrants only",
+		[RESERVE_WRITE_EXCLUSIVE_ALL] = "write exclusive, all registrants",
+		[RESERVE_EXCLUSIVE_ACCESS_ALL] = "exclusive access, all registrants",
+	};
+
+	return type < ARRAY_SIZE(names) && names[type] ? names[type] : "unknown";
+}
+
 bool reserve_type_all(uint8_t type)
 {
 	return type == RESERVE_WRITE_EXCLUSIVE_ALL || type == RESERVE_EXCLUSIVE_ACCESS_ALL;

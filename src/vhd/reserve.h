@@ -100,6 +100,7 @@ const struct reserve_nexus *reserve_find(const struct reserve_state *s, const st
 bool reserve_holds(const struct reserve_state *s, const struct reserve_nexus *n);
 unsigned reserve_registered(const struct reserve_state *s); /* how many */
 bool reserve_type_valid(uint8_t type);
+const char *reserve_type_name(uint8_t type); /* for people; RESERVE_NONE too */
 bool reserve_type_all(uint8_t type);         /* every registrant holds it */
 bool reserve_type_registrants(uint8_t type); /* registrants may do what it reserves */
 bool reserve_type_exclusive(uint8_t type);   /* reserves reading too */

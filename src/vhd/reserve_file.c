@@ -260,6 +260,21 @@ static void unlock(int fd, int64_t at)
 	(void)lock_try(fd, F_UNLCK, at);
 }
 
+int reserve_file_read(int fd, void *buf, size_t n, size_t *ret_size)
+{
+	int r = lock_state(fd, F_RDLCK);
+	ssize_t got;
+
+	if (r < 0)
+		return r;
+	got = pread(fd, buf, n, 0);
+	r = got < 0 ? -errno : 0;
+	unlock(fd, LOCK_STATE);
+	if (r >= 0)
+		*ret_size = (size_t)got;
+	return r;
+}
+
 /* --- an opener --- */
 
 static int head_read(struct reserve_file *f, uint64_t change, uint8_t head[static HEAD_SIZE])

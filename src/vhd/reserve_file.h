@@ -28,6 +28,12 @@ int reserve_medium_load(struct reserve_medium *m, struct reserve_state *ret, uin
 /* Makes `s` the newest state, durably, where `change` was it. */
 int reserve_medium_store(struct reserve_medium *m, const struct reserve_state *s, uint64_t change);
 
+/*
+ * The first bytes of the file between two changes, `n` or what there is, for those who only look;
+ * `fd` may be open for reading only.
+ */
+int reserve_file_read(int fd, void *buf, size_t n, size_t *ret_size) _must_check_;
+
 struct reserve_file;
 
 /* The byte of an image that this initiator locks as long as it has it open (store.h). */

@@ -2,6 +2,9 @@
 /* What all stores have in common. See store.h. */
 #include "vhd/store.h"
 
+#include "lib/cleanup.h"
+#include "vhd/iov.h"
+
 #include <errno.h>
 
 #define PIECES 4u /* of a copy that are under way at once */
@@ -130,4 +133,22 @@ int store_copy(struct store *s, uint64_t from, uint64_t to, uint64_t length, voi
 			r = store_zero(s, to + at, n);
 	}
 	return r;
+}
+
+int store_io_part(struct store_io *io, const struct disk_request *req, uint64_t from,
+		  uint64_t length, struct iovec **ret_own)
+{
+	struct iovec *own = NULL;
+
+	io->iov = req->iov;
+	io->iovcnt = req->iovcnt;
+	if (length < req->length) {
+		io->iovcnt = iov_slice_count(req->iov, req->iovcnt, from, length);
+		io->iov = own = calloc(io->iovcnt + 1, sizeof(*own));
+		if (!own)
+			return -ENOMEM;
+		iov_slice(req->iov, req->iovcnt, from, length, own);
+	}
+	*ret_own = own;
+	return 0;
 }

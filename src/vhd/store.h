@@ -43,6 +43,13 @@ struct store_io {
 	void (*upper_done)(struct store_io *io, int result);
 };
 
+/*
+ * Gives `io` the memory of the part [from, from + length) of a request. *ret_own is the caller's to
+ * free afterwards; NULL when the request's own array serves, which is so for the whole of it.
+ */
+int store_io_part(struct store_io *io, const struct disk_request *req, uint64_t from,
+		  uint64_t length, struct iovec **ret_own) _must_check_;
+
 struct store {
 	const struct store_ops *ops;
 	struct loop *loop; /* NULL: only the blocking calls may be used */

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT
 /*
- * Tracked changes: against a plain set of granules, through power cuts of the image and its track
- * file at once (crash.h), and with files that are damaged or another image's. The tie of the image
- * never changes unless a test says so: nothing may depend on an unplanned change of it.
+ * Tracked changes: against a plain set of granules, under a gate too, through power cuts of the
+ * image and its track file at once (crash.h), with the largest disk, and with files that are
+ * damaged or another image's. The tie of the image never changes unless a test says so: nothing may
+ * depend on an unplanned change of it.
  */
 #include "vhd/crash.h"
 #include "vhd/disk_drive.h"
+#include "vhd/gate.h"
 #include "vhd/raw.h"
 #include "vhd/track_format.h"
+#include "vhd/vhdx.h"
 
 #include "lib/cleanup.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -31,6 +35,31 @@ struct fake_image {
 };
 
 static struct fake_image fake;
+
+/* The image's format. */
+static int create_raw(struct store *s, uint64_t size, struct error *err)
+{
+	int r = store_resize(s, size);
+
+	if (r >= 0)
+		r = store_sync(s);
+	return r < 0 ? error_errno(err, r, "cannot make the image") : 0;
+}
+
+static int create_vhdx(struct store *s, uint64_t size, struct error *err)
+{
+	const struct vhdx_create_options o = { .size = size, .block_size = (uint32_t)MIB };
+
+	return vhdx_store_create(s, &o, err);
+}
+
+static const struct crash_format raw = { .piece = 512, .create = create_raw, .open = raw_open };
+static const struct crash_format vhdx = {
+	.piece = 4096,
+	.create = create_vhdx,
+	.open = vhdx_open,
+};
+static const struct crash_format *format = &raw;
 
 static int fake_look(struct track_image *image, bool last, struct track_tie *ret)
 {
@@ -54,15 +83,15 @@ static int open_on(struct store *image, struct store *file, bool create, bool re
 		   struct disk **ret, struct error *err)
 {
 	struct track_options o = { .read_only = read_only, .create = create, .shift = SHIFT };
-	struct disk *raw;
+	struct disk *below;
 	int r;
 
 	fake.image = (struct track_image){ fake_look, fake_now, fake_free };
 	fake_look(&fake.image, false, &o.tie);
-	assert_int_equal(raw_open(image, &raw, NULL), 0);
-	r = track_new(raw, file, &fake.image, &o, ret, err);
+	assert_int_equal(format->open(image, &below, NULL), 0);
+	r = track_new(below, file, &fake.image, &o, ret, err);
 	if (r < 0)
-		disk_close(raw, NULL);
+		disk_close(below, NULL);
 	return r;
 }
 
@@ -106,9 +135,18 @@ struct world {
 	struct store *image, *file;
 	struct crash_record image_record, file_record;
 	uint64_t clock;
-	struct disk *d;
+	struct disk *d, *top; /* top: a gate's, or the same */
 	unsigned seed, in_flight, count;
 	struct mark_point *points;
+	bool may_lose; /* points, by what it does */
+
+	struct gate *gate; /* NULL = none */
+	struct gate_freeze freeze;
+	bool freezing, frozen;
+	unsigned waiting;
+	struct stretch {
+		uint64_t offset, length;
+	} waits[FLIGHT + 1]; /* changes behind the frozen gate */
 };
 
 struct op {
@@ -126,10 +164,16 @@ static void world_start(struct world *w, unsigned seed)
 	assert_non_null(w->points);
 	w->image = crash_store(&w->image_record, seed);
 	w->file = crash_store(&w->file_record, seed + 1);
-	assert_int_equal(store_resize(w->image, SIZE), 0);
-	assert_int_equal(store_sync(w->image), 0);
+	assert_int_equal(format->create(w->image, SIZE, NULL), 0);
 	fake = (struct fake_image){ .modified = 1 };
-	w->d = open_ok(w->image, w->file, true);
+	w->d = w->top = open_ok(w->image, w->file, true);
+}
+
+static void gate_put(struct world *w)
+{
+	w->top = gate_new(w->d);
+	assert_non_null(w->top);
+	w->gate = gate_of(w->top);
 }
 
 static void world_end(struct world *w)
@@ -175,15 +219,64 @@ static void submit(struct world *w, enum disk_op what, uint64_t offset, uint64_t
 		.done = on_op,
 	};
 	w->in_flight++;
-	if (what != DISK_FLUSH)
+	if (what != DISK_FLUSH && w->freezing)
+		w->waits[w->waiting++] = (struct stretch){ offset, length };
+	else if (what != DISK_FLUSH)
 		touch(w, offset, length);
-	disk_submit(w->d, &op->req);
+	disk_submit(w->top, &op->req);
+}
+
+static void on_frozen(struct gate_freeze *f, int result)
+{
+	assert_int_equal(result, 0);
+	container_of(f, struct world, freeze)->frozen = true;
+}
+
+static void freeze(struct world *w)
+{
+	w->freeze.frozen = on_frozen;
+	w->freezing = true;
+	assert_int_equal(gate_freeze(w->gate, &w->freeze), 0);
+}
+
+static void freeze_wait(struct world *w)
+{
+	while (!w->frozen)
+		assert_int_equal(loop_once(crash_loop, -1), 0);
+}
+
+/* What waited changes the disk now, after points that were made meanwhile. */
+static void thaw(struct world *w)
+{
+	if (!w->freezing)
+		return;
+	freeze_wait(w);
+	while (w->waiting) {
+		w->waiting--;
+		touch(w, w->waits[w->waiting].offset, w->waits[w->waiting].length);
+	}
+	w->freezing = w->frozen = false;
+	gate_thaw(w->gate);
 }
 
 static void settle(struct world *w)
 {
+	thaw(w);
 	while (w->in_flight)
 		assert_int_equal(loop_once(crash_loop, -1), 0);
+}
+
+/* Of a copy, since reading takes time, in which what is under way goes on. */
+static void content_of(struct store *image, uint8_t content[static SIZE])
+{
+	struct store *copy = crash_store(NULL, 0);
+	struct disk *d;
+
+	store_memory_copy(image, copy);
+	assert_int_equal(format->open(copy, &d, NULL), 0);
+	assert_int_equal(drive_read(d, content, SIZE, 0), 0);
+	assert_int_equal(disk_close(d, NULL), 0);
+	store_memory_free(copy);
 }
 
 static void point(struct world *w)
@@ -196,7 +289,7 @@ static void point(struct world *w)
 	if (track_point(track_of(w->d), &p->id, &err) < 0)
 		fail_msg("%s", err.message);
 	p->time = w->clock;
-	assert_int_equal(store_read(w->image, p->content, SIZE, 0), 0);
+	content_of(w->image, p->content);
 	w->count++;
 }
 
@@ -207,15 +300,28 @@ static void step(struct world *w, bool exact)
 	uint64_t at = (uint64_t)rand_r(&w->seed) % ((SIZE - n) / 512) * 512;
 
 	if (what == 0) {
-		if (exact)
+		if (w->freezing)
+			freeze_wait(w);
+		else if (exact)
 			settle(w);
 		point(w);
+	} else if (what > 28 && w->gate) {
+		if (w->freezing)
+			thaw(w);
+		else
+			freeze(w);
 	} else if (what < 4) {
 		submit(w, DISK_FLUSH, 0, 0);
 	} else if (what < 6) {
 		submit(w, what == 4 ? DISK_TRIM : DISK_WRITE_ZEROES, at, n);
 	} else if (what < 20) {
 		submit(w, DISK_WRITE, at, n);
+	}
+	if (w->waiting > FLIGHT)
+		thaw(w);
+	if (w->freezing) {
+		assert_int_equal(loop_once(crash_loop, 0), 0);
+		return;
 	}
 	while (w->in_flight > FLIGHT || (w->in_flight && !(rand_r(&w->seed) % 3)))
 		assert_int_equal(loop_once(crash_loop, -1), 0);
@@ -224,8 +330,10 @@ static void step(struct world *w, bool exact)
 static void reopen(struct world *w)
 {
 	settle(w);
-	assert_int_equal(disk_close(w->d, NULL), 0);
-	w->d = open_ok(w->image, w->file, false);
+	assert_int_equal(disk_close(w->top, NULL), 0);
+	w->d = w->top = open_ok(w->image, w->file, false);
+	if (w->gate)
+		gate_put(w);
 }
 
 /* --- the model --- */
@@ -242,27 +350,41 @@ static void check_exact(struct world *w)
 	}
 }
 
+static void history(unsigned seed, bool gate)
+{
+	struct world w;
+
+	world_start(&w, seed);
+	if (gate)
+		gate_put(&w);
+	point(&w);
+	for (unsigned i = 0; i < 400; i++) {
+		step(&w, true);
+		if (i % 90 == 89) {
+			settle(&w);
+			check_exact(&w);
+			reopen(&w);
+			check_exact(&w);
+		}
+	}
+	reopen(&w);
+	assert_int_equal(disk_close(w.top, NULL), 0);
+	world_end(&w);
+}
+
 static void test_reports_what_was_touched(void **state)
 {
 	(void)state;
-	for (unsigned seed = 1; seed <= 8; seed++) {
-		struct world w;
+	for (unsigned seed = 1; seed <= 8; seed++)
+		history(seed, false);
+}
 
-		world_start(&w, seed);
-		point(&w);
-		for (unsigned i = 0; i < 400; i++) {
-			step(&w, true);
-			if (i % 90 == 89) {
-				settle(&w);
-				check_exact(&w);
-				reopen(&w);
-				check_exact(&w);
-			}
-		}
-		reopen(&w);
-		assert_int_equal(disk_close(w.d, NULL), 0);
-		world_end(&w);
-	}
+/* What a frozen gate holds back changes nothing before it thaws: points are exact then too. */
+static void test_under_a_gate(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 12; seed++)
+		history(seed, true);
 }
 
 static void test_known_regions_cost_nothing(void **state)
@@ -297,9 +419,13 @@ static void check_cut(const struct world *w, struct store *image, struct store *
 	bool changed[GRANULES];
 	struct error err = { 0 };
 
-	assert_int_equal(store_read(image, now, SIZE, 0), 0);
+	assert_int_equal(drive_read(track_below(track_of(d)), now, SIZE, 0), 0);
 	for (unsigned p = 0; p < w->count && w->points[p].time <= at; p++) {
-		if (ask(d, &w->points[p].id, changed, &err) < 0)
+		int r = ask(d, &w->points[p].id, changed, &err);
+
+		if (r == -ESTALE && w->may_lose)
+			continue;
+		if (r < 0)
 			fail_msg("cut at %llu: %s", (unsigned long long)at, err.message);
 		for (uint64_t i = 0; i < GRANULES; i++)
 			if (!changed[i] &&
@@ -312,15 +438,14 @@ static void check_cut(const struct world *w, struct store *image, struct store *
 
 static void cut_everywhere(const struct world *w, uint64_t start)
 {
-	const struct crash_format f = { .piece = 512 };
 	unsigned seed = w->seed;
 
 	for (uint64_t at = start; at <= w->clock; at++) {
 		struct store *image = crash_store(NULL, 0), *file = crash_store(NULL, 0);
 
-		crash_apply(&f, image, &w->image_record, 0,
+		crash_apply(format, image, &w->image_record, 0,
 			    crash_events_until(&w->image_record, at), &seed);
-		crash_apply(&f, file, &w->file_record, 0, crash_events_until(&w->file_record, at),
+		crash_apply(&raw, file, &w->file_record, 0, crash_events_until(&w->file_record, at),
 			    &seed);
 		check_cut(w, image, file, at);
 		store_memory_free(image);
@@ -328,11 +453,10 @@ static void cut_everywhere(const struct world *w, uint64_t start)
 	}
 }
 
-static void test_power_cuts_lose_no_change(void **state)
+static void power_cuts(unsigned steps)
 {
 	unsigned seed = crash_number("PARTITA_CRASH_SEED", 1);
 
-	(void)state;
 	for (unsigned i = 0; i < crash_number("PARTITA_CRASH_ROUNDS", 3); i++) {
 		struct world w;
 		uint64_t start;
@@ -340,9 +464,9 @@ static void test_power_cuts_lose_no_change(void **state)
 		world_start(&w, seed + 10 * i);
 		point(&w);
 		start = w.clock;
-		for (unsigned n = 0; n < 240; n++) {
+		for (unsigned n = 0; n < steps; n++) {
 			step(&w, false);
-			if (n % 80 == 79)
+			if (n % (steps / 3) == steps / 3 - 1)
 				reopen(&w);
 		}
 		settle(&w);
@@ -352,6 +476,168 @@ static void test_power_cuts_lose_no_change(void **state)
 			      (unsigned long long)(w.clock - start + 1));
 		world_end(&w);
 	}
+}
+
+static void test_power_cuts_lose_no_change(void **state)
+{
+	(void)state;
+	power_cuts(240);
+}
+
+/* Its log, its table and its new identity are cut too. */
+static void test_power_cuts_of_a_vhdx(void **state)
+{
+	(void)state;
+	format = &vhdx;
+	power_cuts(90);
+	format = &raw;
+}
+
+/* --- limits --- */
+
+static void generation_set(struct store *file, uint16_t generation)
+{
+	_cleanup_free_ struct track_slot *s = malloc(sizeof(*s));
+	uint8_t bytes[TRACK_SLOT_SIZE];
+
+	assert_non_null(s);
+	for (unsigned n = 0; n < 2; n++) {
+		assert_int_equal(store_read(file, bytes, sizeof(bytes), TRACK_SLOT(n)), 0);
+		assert_int_equal(track_slot_decode(bytes, s), 0);
+		s->generation = generation;
+		track_slot_encode(s, bytes);
+		assert_int_equal(store_write(file, bytes, sizeof(bytes), TRACK_SLOT(n)), 0);
+	}
+	assert_int_equal(store_sync(file), 0);
+}
+
+/* The points before are lost, with words; later ones are as good as ever; also after power cuts. */
+static void test_generations_are_used_up(void **state)
+{
+	bool changed[GRANULES];
+	struct error err = { 0 };
+	struct world w;
+	uint64_t start;
+
+	(void)state;
+	world_start(&w, 5);
+	point(&w);
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	generation_set(w.file, TRACK_GENERATION_MAX - 1);
+	w.d = w.top = open_ok(w.image, w.file, false);
+	start = w.clock;
+	submit(&w, DISK_WRITE, MIB, 4096);
+	settle(&w);
+	point(&w);
+	submit(&w, DISK_WRITE, 2 * MIB, 4096);
+	settle(&w);
+	check_exact(&w);
+	/* the last generation */
+	submit(&w, DISK_WRITE, 3 * MIB, 4096);
+	point(&w);
+	for (unsigned p = 0; p < 2; p++) {
+		assert_int_equal(ask(w.d, &w.points[p].id, changed, &err), -ESTALE);
+		assert_non_null(strstr(err.message, "too many points since"));
+	}
+	submit(&w, DISK_WRITE, 4 * MIB, 4096);
+	settle(&w);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(ask(w.d, &w.points[2].id, changed, &err), 0);
+		assert_false(changed[0] || changed[MIB / GRANULE] || changed[2 * MIB / GRANULE]);
+		assert_true(changed[3 * MIB / GRANULE] && changed[4 * MIB / GRANULE]);
+		reopen(&w);
+	}
+	assert_int_equal(disk_close(w.d, NULL), 0);
+	w.may_lose = true;
+	cut_everywhere(&w, start);
+	world_end(&w);
+}
+
+#define LARGEST     (64 * TIB)
+#define LARGE_WRITE 16u
+#define LARGE_FILE  (9 * MIB)  /* of the track */
+#define LARGE_HEAP  (12 * MIB) /* of the disk and its track, without what their files hold */
+
+struct large {
+	uint64_t granule, offsets[LARGE_WRITE];
+	unsigned found;
+};
+
+static int on_large_changed(void *context, uint64_t offset, uint64_t length)
+{
+	struct large *l = context;
+
+	for (unsigned i = 0; i < LARGE_WRITE; i++)
+		l->found += l->offsets[i] >= offset && l->offsets[i] < offset + length;
+	assert_true(length <= LARGE_WRITE * l->granule);
+	return 0;
+}
+
+static size_t heap(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+static struct disk *large_open(struct store *image, struct store *file, bool create)
+{
+	struct track_options o = { .create = create };
+	struct disk *below, *d;
+	struct error err = { 0 };
+
+	fake_look(&fake.image, false, &o.tie);
+	assert_int_equal(vhdx_open(image, &below, NULL), 0);
+	if (track_new(below, file, &fake.image, &o, &d, &err) < 0)
+		fail_msg("%s", err.message);
+	return d;
+}
+
+static void large_check(struct disk *d, const struct guid *id, struct large *l)
+{
+	struct error err = { 0 };
+
+	l->found = 0;
+	assert_int_equal(track_query(track_of(d), id, 0, LARGEST, on_large_changed, l, &err), 0);
+	assert_int_equal(l->found, LARGE_WRITE);
+}
+
+static void test_the_largest_disk_takes_little_memory(void **state)
+{
+	const struct store_memory_options io = { .size_max = 8 * GIB, .bytes_max = 64 * MIB };
+	const struct store_memory_options fo = { .size_max = LARGE_FILE, .bytes_max = LARGE_FILE };
+	const struct vhdx_create_options xo = { .size = LARGEST, .block_size = 256 * MIB };
+	struct store *image = store_memory_new(crash_loop, &io);
+	struct store *file = store_memory_new(crash_loop, &fo);
+	struct large l = { 0 };
+	unsigned seed = 9;
+	uint8_t b[4096] = { 1 };
+	size_t before;
+	struct error err = { 0 };
+	struct disk *d;
+	struct guid id;
+
+	(void)state;
+	fake = (struct fake_image){ { fake_look, fake_now, fake_free }, .modified = 1 };
+	assert_int_equal(vhdx_store_create(image, &xo, &err), 0);
+	before = heap();
+	d = large_open(image, file, true);
+	l.granule = track_granularity(track_of(d));
+	assert_int_equal(l.granule, 16 * MIB);
+	assert_int_equal(track_point(track_of(d), &id, &err), 0);
+	for (unsigned i = 0; i < LARGE_WRITE; i++) {
+		l.offsets[i] = (uint64_t)rand_r(&seed) * 32768;
+		assert_int_equal(drive_write(d, b, sizeof(b), l.offsets[i], 0), 0);
+	}
+	large_check(d, &id, &l);
+	assert_true(heap() <=
+		    before + LARGE_HEAP + store_memory_bytes(image) + store_memory_bytes(file));
+	assert_int_equal(disk_close(d, NULL), 0);
+	d = large_open(image, file, false);
+	large_check(d, &id, &l);
+	assert_int_equal(disk_close(d, NULL), 0);
+	store_memory_free(image);
+	store_memory_free(file);
 }
 
 /* --- what is wrong --- */
@@ -501,7 +787,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reports_what_was_touched),
 		cmocka_unit_test(test_known_regions_cost_nothing),
+		cmocka_unit_test(test_under_a_gate),
 		cmocka_unit_test(test_power_cuts_lose_no_change),
+		cmocka_unit_test(test_power_cuts_of_a_vhdx),
+		cmocka_unit_test(test_generations_are_used_up),
+		cmocka_unit_test(test_the_largest_disk_takes_little_memory),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_image_changed_elsewhere),
 		cmocka_unit_test(test_image_changed_after_a_crash),

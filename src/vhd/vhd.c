@@ -262,8 +262,7 @@ static int structures_read(struct vhd *v, struct error *err)
 
 static void vhd_free(struct vhd *v)
 {
-	if (v->disk.loop)
-		loop_cancel(v->disk.loop, &v->finished_task);
+	later_deinit(&v->later);
 	vhd_commit_deinit(v);
 	vhd_space_deinit(v);
 	vhd_cache_deinit(v);

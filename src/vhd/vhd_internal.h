@@ -25,6 +25,7 @@
 
 #include "vhd/below.h"
 #include "vhd/disk.h"
+#include "vhd/later.h"
 #include "vhd/store.h"
 #include "vhd/vhd.h"
 #include "vhd/vhd_meta.h"
@@ -45,9 +46,9 @@ struct vhd_piece {
 
 /* A request on its way (vhd_io.c). */
 struct vhd_op {
-	struct disk_request *req;
+	struct disk_request *req; /* NULL = ended inside of submit */
 	struct vhd *v;
-	struct list node; /* where it waits: page, flush, or finished */
+	struct list node; /* where it waits: page or flush */
 	uint64_t at;      /* bytes of the request that are under way */
 	unsigned pending; /* pieces, and one for the walk itself */
 	int result;
@@ -157,9 +158,7 @@ struct vhd {
 	struct vhd_commit commit;
 	struct list in_flight; /* vhd_piece.node, oldest first */
 	uint64_t io_sequence;
-	struct list finished; /* ops whose done must not be called from inside submit */
-	struct list unserved; /* disk_request.node: there was no memory for an op */
-	struct loop_task finished_task;
+	struct later later;
 };
 
 static inline struct vhd *vhd_of(struct disk *disk)

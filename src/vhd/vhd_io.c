@@ -18,55 +18,27 @@
 #include <errno.h>
 #include <string.h>
 
-static bool op_writes(enum disk_op op)
-{
-	return op == DISK_WRITE || op == DISK_TRIM || op == DISK_WRITE_ZEROES;
-}
-
 /* --- the end of an op --- */
 
+/* One that ends inside of submit is freed there. */
 void vhd_op_finish(struct vhd_op *op, int result)
 {
 	struct disk_request *req = op->req;
 
 	if (op->inside) {
-		op->result = result;
-		list_append(&op->v->finished, &op->node);
-		loop_defer(op->v->disk.loop, &op->v->finished_task);
+		op->req = NULL;
+		later_end(&op->v->later, req, result);
 		return;
 	}
 	free(op);
 	req->done(req, result);
 }
 
-static void run_finished(struct loop_task *t)
-{
-	struct vhd *v = container_of(t, struct vhd, finished_task);
-	struct list batch;
-
-	list_init(&batch);
-	list_splice(&batch, &v->finished);
-	while (!list_empty(&batch)) {
-		struct vhd_op *op = list_first(&batch, struct vhd_op, node);
-
-		list_remove(&op->node);
-		op->inside = false;
-		vhd_op_finish(op, op->result);
-	}
-	list_splice(&batch, &v->unserved);
-	while (!list_empty(&batch)) {
-		struct disk_request *req = list_first(&batch, struct disk_request, node);
-
-		list_remove(&req->node);
-		req->done(req, -ENOMEM);
-	}
-}
-
 static void op_put(struct vhd_op *op)
 {
 	if (--op->pending)
 		return;
-	if (op->result >= 0 && op_writes(op->req->op) && op->req->flags & DISK_FUA)
+	if (op->result >= 0 && disk_op_changes(op->req->op) && op->req->flags & DISK_FUA)
 		vhd_commit_flush(op->v, op);
 	else
 		vhd_op_finish(op, op->result);
@@ -122,23 +94,6 @@ static void piece_drop(struct vhd_op *op, struct vhd_piece *piece)
 		free(piece);
 }
 
-/* The piece's own iovec, when it moves only a part of the request. */
-static int piece_iov(struct vhd_piece *piece, const struct disk_request *req, uint64_t from,
-		     uint64_t n)
-{
-	piece->io.iov = req->iov;
-	piece->io.iovcnt = req->iovcnt;
-	if (n == req->length)
-		return 0;
-	piece->io.iovcnt = iov_slice_count(req->iov, req->iovcnt, from, n);
-	piece->iov = calloc(piece->io.iovcnt + 1, sizeof(*piece->iov));
-	if (!piece->iov)
-		return -ENOMEM;
-	iov_slice(req->iov, req->iovcnt, from, n, piece->iov);
-	piece->io.iov = piece->iov;
-	return 0;
-}
-
 static void piece_count(struct vhd_op *op, struct vhd_piece *piece)
 {
 	piece->op = op;
@@ -170,7 +125,7 @@ static int piece_submit(struct vhd_op *op, enum store_op store_op, const struct 
 		.length = s->length,
 		.done = on_piece,
 	};
-	if (moves && piece_iov(piece, op->req, op->at, s->length) < 0) {
+	if (moves && store_io_part(&piece->io, op->req, op->at, s->length, &piece->iov) < 0) {
 		piece_drop(op, piece);
 		return -ENOMEM;
 	}
@@ -396,7 +351,7 @@ void vhd_op_resume(struct vhd_op *op, int result)
 static void op_start(struct vhd_op *op)
 {
 	struct vhd *v = op->v;
-	bool writes = op_writes(op->req->op);
+	bool writes = disk_op_changes(op->req->op);
 	int r = 0;
 
 	if (writes && v->disk.geometry.read_only)
@@ -416,9 +371,7 @@ static void op_start(struct vhd_op *op)
 void vhd_io_init(struct vhd *v)
 {
 	list_init(&v->in_flight);
-	list_init(&v->finished);
-	list_init(&v->unserved);
-	loop_task_init(&v->finished_task, run_finished);
+	later_init(&v->later, v->disk.loop);
 }
 
 void vhd_submit(struct disk *disk, struct disk_request *req)
@@ -427,8 +380,7 @@ void vhd_submit(struct disk *disk, struct disk_request *req)
 	struct vhd_op *op = malloc(sizeof(*op));
 
 	if (!op) {
-		list_append(&v->unserved, &req->node);
-		loop_defer(disk->loop, &v->finished_task);
+		later_end(&v->later, req, -ENOMEM);
 		return;
 	}
 	op->req = req;
@@ -441,4 +393,6 @@ void vhd_submit(struct disk *disk, struct disk_request *req)
 	list_init(&op->node);
 	op_start(op);
 	op->inside = false;
+	if (!op->req)
+		free(op);
 }

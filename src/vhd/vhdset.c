@@ -22,7 +22,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define SET_SIGNATURE UINT64_C(0x7465736468767470) /* "ptvhdset" */
+#define SET_SIGNATURE UINT64_C(0x7465736468767470) /* VHDSET_SIGNATURE */
 #define SET_VERSION   1u
 #define LOCK_GATE     (INT64_C(1) << 58)
 #define LOCK_USERS    (LOCK_GATE + 1)
@@ -116,6 +116,11 @@ int vhdset_info(int fd, struct vhdset_info *ret, struct error *err)
 	if (n < (ssize_t)sizeof(bytes))
 		return error_set(err, -EINVAL, "this is not a set: it has only %zd bytes", n);
 	return vhdset_decode(bytes, ret, err);
+}
+
+const char *vhdset_format_name(enum vhdset_format format)
+{
+	return format == VHDSET_VHDX ? "vhdx" : "raw";
 }
 
 /* --- the image --- */
@@ -276,8 +281,8 @@ static int lock_set(int fd, short type, int64_t byte, bool wait)
 	return r;
 }
 
-/* Nobody else has the set open. With the gate. */
-static int alone(int fd, bool *ret)
+/* Whether others have the set open. With the gate that stays so. */
+int vhdset_used(int fd, bool *ret)
 {
 	struct flock lock = {
 		.l_type = F_WRLCK,
@@ -288,7 +293,7 @@ static int alone(int fd, bool *ret)
 
 	if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
 		return -errno;
-	*ret = lock.l_type == F_UNLCK;
+	*ret = lock.l_type != F_UNLCK;
 	return 0;
 }
 
@@ -349,25 +354,24 @@ static int disk_open_shared(struct vhdset *s, struct loop *loop, const struct vh
 		return r;
 	if (guid_is_zero(&g.id))
 		g.id = i->id; /* all openers show their guests the same disk */
-	return flat_open(store, i->format == VHDSET_VHDX ? "vhdx" : "raw", &g, extents, count,
-			 &s->disk, err);
+	return flat_open(store, vhdset_format_name(i->format), &g, extents, count, &s->disk, err);
 }
 
 static int open_gated(struct vhdset *s, struct loop *loop, const struct vhdset_options *o,
 		      struct error *err)
 {
 	struct vhdset_info i;
-	bool first = false;
+	bool used = false;
 	int r = vhdset_info(s->fd, &i, err);
 
 	if (r < 0)
 		return r;
 	if (guid_is_zero(&o->initiator))
 		return error_set(err, -EINVAL, "who opens a set needs an identity");
-	r = alone(s->fd, &first);
+	r = vhdset_used(s->fd, &used);
 	if (r < 0)
 		return error_errno(err, r, "cannot lock the set");
-	if (first) {
+	if (!used) {
 		r = store_file_lock(s->image_fd, false, err);
 		if (r >= 0)
 			r = first_opener(s, loop, i.format, err);

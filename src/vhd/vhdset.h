@@ -13,6 +13,8 @@
 #define VHDSET_HEAD     4096u
 #define VHDSET_NAME_MAX 255u
 
+#define VHDSET_SIGNATURE "ptvhdset" /* the first bytes */
+
 enum vhdset_format {
 	VHDSET_RAW = 1,
 	VHDSET_VHDX = 2,
@@ -30,6 +32,26 @@ struct vhdset_info {
 int vhdset_decode(const void *bytes, struct vhdset_info *ret, struct error *err) _must_check_;
 /* `fd` stays the caller's. */
 int vhdset_info(int fd, struct vhdset_info *ret, struct error *err) _must_check_;
+
+const char *vhdset_format_name(enum vhdset_format format); /* as in disk.h */
+
+/*
+ * For tools, which have no part in a set: descriptors may be open for reading only and stay the
+ * caller's. Whoever uses the set meanwhile is not disturbed.
+ */
+struct check_report;
+struct dump_visitor;
+struct vhdset_status {
+	struct vhdset_info info;
+	struct reserve_state state;
+	uint64_t change; /* counts the changes of that state */
+	bool used;       /* somebody has it open */
+};
+bool vhdset_is(int fd); /* looks like a set, also a damaged one */
+int vhdset_status(int fd, struct vhdset_status *ret, struct error *err) _must_check_;
+int vhdset_check(int fd, struct check_report *report, struct error *err) _must_check_;
+int vhdset_dump(int fd, const struct dump_visitor *to, struct error *err) _must_check_;
+int vhdset_used(int fd, bool *ret) _must_check_;
 
 /*
  * Makes a set in `fd`, an empty regular file that stays the caller's, for the image `image_fd`,

@@ -9,6 +9,7 @@
 #include "lib/crc32c.h"
 #include "vhd/disk_drive.h"
 #include "vhd/image.h"
+#include "vhd/repair.h"
 #include "vhd/store.h"
 #include "vhd/vhdx_format.h"
 
@@ -195,6 +196,126 @@ static void test_hostile_heads_are_refused(void **state)
 	bad[36] = 2;
 	resign(bad);
 	assert_int_equal(vhdset_decode(bad, &i, NULL), -EINVAL);
+	files_remove(&f);
+}
+
+static struct vhdset_status status_of(const struct files *f)
+{
+	_cleanup_close_ int fd = open(f->set, O_RDONLY);
+	struct error err = { 0 };
+	struct vhdset_status s;
+
+	assert_true(vhdset_is(fd));
+	if (vhdset_status(fd, &s, &err) < 0)
+		fail_msg("%s", err.message);
+	return s;
+}
+
+static void ask(struct vhdset *s, uint8_t action, uint64_t key, uint64_t action_key)
+{
+	const struct reserve_request q = {
+		.action = action,
+		.type = RESERVE_WRITE_EXCLUSIVE_REGISTRANTS,
+		.key = key,
+		.action_key = action_key,
+	};
+	enum reserve_result result;
+
+	assert_int_equal(reserve_file_apply(vhdset_reservations(s), &q, &result), 0);
+	assert_int_equal(result, RESERVE_GOOD);
+}
+
+static void test_tools_see_who_shares(void **state)
+{
+	struct files f = files_new("raw");
+	struct vhdset_status s;
+	struct vhdset *a, *b;
+
+	(void)state;
+	assert_int_equal(set_create(&f, NULL, NULL), 0);
+	s = status_of(&f);
+	assert_false(s.used);
+	assert_int_equal(s.change, 0);
+	a = set_opened(&f, 1);
+	b = set_opened(&f, 2);
+	ask(a, RESERVE_REGISTER, 0, 0x11);
+	ask(b, RESERVE_REGISTER, 0, 0x22);
+	ask(b, RESERVE_RESERVE, 0x22, 0);
+	s = status_of(&f);
+	assert_true(s.used);
+	assert_int_equal(s.change, 3);
+	assert_int_equal(s.state.generation, 2);
+	assert_int_equal(s.state.type, RESERVE_WRITE_EXCLUSIVE_REGISTRANTS);
+	assert_int_equal(reserve_registered(&s.state), 2);
+	assert_true(reserve_holds(&s.state, reserve_find(&s.state, &(struct guid){ { 2, 1, 2 } })));
+	assert_int_equal(vhdset_close(a, NULL), 0);
+	assert_int_equal(vhdset_close(b, NULL), 0);
+	assert_false(status_of(&f).used);
+	files_remove(&f);
+}
+
+static void on_finding(struct check_report *r, enum check_kind kind, const char *text)
+{
+	(void)r, (void)kind;
+	assert_true(text[0]);
+}
+
+static void damage(const struct files *f, off_t at)
+{
+	_cleanup_close_ int fd = open(f->set, O_RDWR);
+
+	assert_int_equal(pwrite(fd, "?", 1, at), 1);
+}
+
+static void check_finds(const struct files *f, unsigned damages, unsigned notes)
+{
+	struct check_report report = { .found = on_finding };
+
+	assert_int_equal(image_check(open(f->set, O_RDONLY), f->set, &report, NULL), 0);
+	assert_int_equal(report.counts[CHECK_DAMAGE], damages);
+	assert_int_equal(report.counts[CHECK_NOTE], notes);
+}
+
+static void test_sets_are_examined(void **state)
+{
+	struct files f = files_new("raw");
+	struct vhdset *s;
+
+	(void)state;
+	assert_int_equal(set_create(&f, NULL, NULL), 0);
+	check_finds(&f, 0, 0);
+	s = set_opened(&f, 1);
+	ask(s, RESERVE_REGISTER, 0, 0x11);
+	check_finds(&f, 0, 0);
+	assert_int_equal(vhdset_close(s, NULL), 0);
+	damage(&f, RESERVE_SLOT(1) + 30);
+	check_finds(&f, 0, 1);
+	damage(&f, RESERVE_SLOT(0) + 30);
+	check_finds(&f, 1, 0);
+	damage(&f, 70);
+	check_finds(&f, 2, 0);
+	assert_int_equal(truncate(f.set, 100), 0);
+	check_finds(&f, 2, 0);
+	files_remove(&f);
+}
+
+static void test_a_set_is_no_image(void **state)
+{
+	const struct disk_open_options any = { .read_only = true },
+				       raw = { .read_only = true, .format = "raw" };
+	struct files f = files_new("raw");
+	struct repair_report report = { 0 };
+	struct error err = { 0 };
+	struct disk *d;
+
+	(void)state;
+	assert_int_equal(set_create(&f, NULL, NULL), 0);
+	assert_int_equal(disk_open(NULL, open(f.set, O_RDONLY), f.set, &any, &d, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "machines share"));
+	assert_int_equal(disk_open(NULL, open(f.set, O_RDONLY), f.set, &raw, &d, &err), 0);
+	assert_int_equal(disk_close(d, NULL), 0);
+	assert_int_equal(image_repair(open(f.set, O_RDWR), f.set, &report, &err), -ENOTSUP);
+	assert_non_null(strstr(err.message, "vhd share"));
 	files_remove(&f);
 }
 
@@ -538,6 +659,9 @@ int main(void)
 		cmocka_unit_test(test_create_says_what_it_is),
 		cmocka_unit_test(test_what_cannot_be_shared_is_refused),
 		cmocka_unit_test(test_hostile_heads_are_refused),
+		cmocka_unit_test(test_tools_see_who_shares),
+		cmocka_unit_test(test_sets_are_examined),
+		cmocka_unit_test(test_a_set_is_no_image),
 		cmocka_unit_test(test_another_image_is_refused),
 		cmocka_unit_test(test_damaged_states_are_refused),
 		cmocka_unit_test(test_shared_and_other_openers_exclude_each_other),

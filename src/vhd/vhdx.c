@@ -182,8 +182,7 @@ static void geometry_set(struct vhdx *v)
 
 static void vhdx_free(struct vhdx *v)
 {
-	if (v->disk.loop)
-		loop_cancel(v->disk.loop, &v->finished_task);
+	later_deinit(&v->later);
 	journal_deinit(v);
 	space_deinit(v);
 	pages_deinit(v);

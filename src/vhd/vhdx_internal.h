@@ -19,6 +19,7 @@
 
 #include "vhd/below.h"
 #include "vhd/disk.h"
+#include "vhd/later.h"
 #include "vhd/store.h"
 #include "vhd/vhdx_log.h"
 #include "vhd/vhdx_meta.h"
@@ -55,9 +56,9 @@ enum vhdx_hold { HOLD_BAT, HOLD_BITMAP_BAT, HOLD_BITMAP, HOLD_COUNT };
 
 /* A request on its way (vhdx_io.c). */
 struct vhdx_op {
-	struct disk_request *req;
+	struct disk_request *req; /* NULL = ended inside of submit */
 	struct vhdx *v;
-	struct list node; /* where it waits: page, activation, flush, or finished */
+	struct list node; /* where it waits: page, activation or flush */
 	uint64_t at;      /* bytes of the request that are under way */
 	uint64_t cleared; /* bits of the bitmap of the block at hand that are certainly 0 */
 	struct page *held[HOLD_COUNT]; /* pinned while the step at hand waits for the others */
@@ -157,9 +158,7 @@ struct vhdx {
 	struct journal journal;
 	struct list in_flight; /* vhdx_piece.node, oldest first */
 	uint64_t io_sequence;
-	struct list finished; /* ops whose done must not be called from inside submit */
-	struct list unserved; /* disk_request.node: there was no memory for an op */
-	struct loop_task finished_task;
+	struct later later;
 };
 
 static inline struct vhdx *vhdx_of(struct disk *disk)

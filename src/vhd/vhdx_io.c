@@ -13,55 +13,27 @@
 #include <errno.h>
 #include <string.h>
 
-static bool op_writes(enum disk_op op)
-{
-	return op == DISK_WRITE || op == DISK_TRIM || op == DISK_WRITE_ZEROES;
-}
-
 /* --- the end of an op --- */
 
+/* One that ends inside of submit is freed there. */
 void vhdx_op_finish(struct vhdx_op *op, int result)
 {
 	struct disk_request *req = op->req;
 
 	if (op->inside) {
-		op->result = result;
-		list_append(&op->v->finished, &op->node);
-		loop_defer(op->v->disk.loop, &op->v->finished_task);
+		op->req = NULL;
+		later_end(&op->v->later, req, result);
 		return;
 	}
 	free(op);
 	req->done(req, result);
 }
 
-static void run_finished(struct loop_task *t)
-{
-	struct vhdx *v = container_of(t, struct vhdx, finished_task);
-	struct list batch;
-
-	list_init(&batch);
-	list_splice(&batch, &v->finished);
-	while (!list_empty(&batch)) {
-		struct vhdx_op *op = list_first(&batch, struct vhdx_op, node);
-
-		list_remove(&op->node);
-		op->inside = false;
-		vhdx_op_finish(op, op->result);
-	}
-	list_splice(&batch, &v->unserved);
-	while (!list_empty(&batch)) {
-		struct disk_request *req = list_first(&batch, struct disk_request, node);
-
-		list_remove(&req->node);
-		req->done(req, -ENOMEM);
-	}
-}
-
 static void op_put(struct vhdx_op *op)
 {
 	if (--op->pending)
 		return;
-	if (op->result >= 0 && op_writes(op->req->op) && op->req->flags & DISK_FUA)
+	if (op->result >= 0 && disk_op_changes(op->req->op) && op->req->flags & DISK_FUA)
 		journal_flush(op->v, op);
 	else
 		vhdx_op_finish(op, op->result);
@@ -157,23 +129,6 @@ static struct vhdx_piece *piece_new(struct vhdx_op *op)
 	return piece;
 }
 
-/* The piece's own iovec, when it moves only a part of the request. */
-static int piece_iov(struct vhdx_piece *piece, const struct disk_request *req, uint64_t from,
-		     uint64_t n)
-{
-	piece->io.iov = req->iov;
-	piece->io.iovcnt = req->iovcnt;
-	if (n == req->length)
-		return 0;
-	piece->io.iovcnt = iov_slice_count(req->iov, req->iovcnt, from, n);
-	piece->iov = calloc(piece->io.iovcnt + 1, sizeof(*piece->iov));
-	if (!piece->iov)
-		return -ENOMEM;
-	iov_slice(req->iov, req->iovcnt, from, n, piece->iov);
-	piece->io.iov = piece->iov;
-	return 0;
-}
-
 /*
  * With a bitmap page (held for op->at): the sectors become this file's own, afterwards.
  */
@@ -191,7 +146,7 @@ static int piece_submit(struct vhdx_op *op, enum store_op store_op, uint64_t off
 		.length = n,
 		.done = on_piece,
 	};
-	if (moves && piece_iov(piece, op->req, op->at, n) < 0) {
+	if (moves && store_io_part(&piece->io, op->req, op->at, n, &piece->iov) < 0) {
 		if (piece != &op->first)
 			free(piece);
 		return -ENOMEM;
@@ -534,7 +489,7 @@ void vhdx_op_resume(struct vhdx_op *op, int result)
 static void op_start(struct vhdx_op *op)
 {
 	struct vhdx *v = op->v;
-	bool writes = op_writes(op->req->op);
+	bool writes = disk_op_changes(op->req->op);
 	int r = 0;
 
 	if (writes && v->disk.geometry.read_only)
@@ -560,9 +515,7 @@ static void op_start(struct vhdx_op *op)
 void vhdx_io_init(struct vhdx *v)
 {
 	list_init(&v->in_flight);
-	list_init(&v->finished);
-	list_init(&v->unserved);
-	loop_task_init(&v->finished_task, run_finished);
+	later_init(&v->later, v->disk.loop);
 }
 
 void vhdx_submit(struct disk *disk, struct disk_request *req)
@@ -571,8 +524,7 @@ void vhdx_submit(struct disk *disk, struct disk_request *req)
 	struct vhdx_op *op = malloc(sizeof(*op));
 
 	if (!op) {
-		list_append(&v->unserved, &req->node);
-		loop_defer(disk->loop, &v->finished_task);
+		later_end(&v->later, req, -ENOMEM);
 		return;
 	}
 	op->req = req;
@@ -587,4 +539,6 @@ void vhdx_submit(struct disk *disk, struct disk_request *req)
 	list_init(&op->node);
 	op_start(op);
 	op->inside = false;
+	if (!op->req)
+		free(op);
 }

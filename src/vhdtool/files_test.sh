@@ -7,6 +7,7 @@
 set -eu
 
 vhd=$(realpath "$1")
+. "$(dirname "$0")/testlib.sh"
 PATH=$PATH:/usr/sbin:/sbin
 for tool in mke2fs e2fsck debugfs sfdisk; do
 	command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 77; }
@@ -19,30 +20,11 @@ trap 'exit 130' HUP INT TERM
 cd "$tmp"
 export MTOOLS_SKIP_CHECK=1
 
-fail() {
-	echo "failed: $*"
-	head -c 2000 out err 2>/dev/null
-	exit 1
-}
-
-# want STATUS WORDS COMMAND...: the status, and words (a pattern) in what is printed.
-want() {
-	status=$1 words=$2 got=0
-	shift 2
-	"$vhd" "$@" >out 2>err || got=$?
-	[ "$got" = "$status" ] || fail "vhd $*: status $got, not $status"
-	[ -z "$words" ] || cat out err | grep -a -q -e "$words" || fail "vhd $*: does not say \"$words\""
-}
-
 # same IMAGE PATH FILE [OPTION...]: the file in the image has that content.
 same() {
 	image=$1 path=$2 file=$3
 	shift 3
 	"$vhd" cat "$image" "$path" "$@" | cmp - "$file" || fail "$image:$path is not $file"
-}
-
-poke() { # FILE OFFSET BYTES: as printf has them
-	printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
 }
 
 where() { # FILE TEXT: the first place

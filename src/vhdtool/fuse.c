@@ -322,11 +322,11 @@ static void do_fsync(struct slot *s, const void *body)
 /* What a punched hole must be: zeros, and given back where that can be. */
 static enum disk_op punch_op(const struct slot *s)
 {
-	const struct disk *d = s->fuse->export.disk;
-	bool whole = !((s->io.offset | s->io.length) & (d->geometry.logical_sector - 1));
+	const struct disk_geometry *g = &s->fuse->export.disk->geometry;
+	bool whole = !((s->io.offset | s->io.length) & (g->logical_sector - 1));
 
-	/* raw: WRITE_ZEROES keeps the space, and TRIM is sure to leave zeros */
-	return whole && !strcmp(d->ops->name, "raw") ? DISK_TRIM : DISK_WRITE_ZEROES;
+	/* WRITE_ZEROES may keep the space. */
+	return whole && g->trim_zeros ? DISK_TRIM : DISK_WRITE_ZEROES;
 }
 
 static void do_fallocate(struct slot *s, const void *body)

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* vhd info: what an image is, and with --chain what its parents are. */
+/* vhd info: what an image or a set is, and with --chain what its parents are. */
 #include "vhdtool/verbs.h"
 
 #include "lib/cleanup.h"
 #include "vhd/chain.h"
 #include "vhd/image.h"
+#include "vhd/vhdset.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -80,6 +81,47 @@ static int find_parent(const char *path, json_t *j, char **ret, struct error *er
 	return r;
 }
 
+static json_t *registrants(const struct reserve_state *s)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < RESERVE_NEXUS_MAX; i++) {
+		const struct reserve_nexus *n = &s->nexus[i];
+		char id[GUID_TEXT_SIZE], key[24];
+
+		if (!n->key)
+			continue;
+		snprintf(key, sizeof(key), "0x%016llx", (unsigned long long)n->key);
+		json_array_append_new(list, json_pack("{s:s,s:s,s:b}", "initiator",
+						      guid_format(&n->id, id), "key", key, "holder",
+						      reserve_holds(s, n)));
+	}
+	return list;
+}
+
+static int add_set(json_t *list, const char *path, int fd, struct error *err)
+{
+	char id[GUID_TEXT_SIZE];
+	struct vhdset_status s;
+	json_t *j;
+	int r = vhdset_status(fd, &s, err);
+
+	if (r < 0)
+		return error_prefix(err, "%s", path);
+	j = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I}", "file", path, "format", "set", "id",
+		      guid_format(&s.info.id, id), "image", s.info.image, "image_format",
+		      vhdset_format_name(s.info.format), "size", (json_int_t)s.info.image_size);
+	if (!guid_is_zero(&s.info.image_id))
+		json_object_set_new(j, "image_id", json_string(guid_format(&s.info.image_id, id)));
+	json_object_set_new(j, "used", json_boolean(s.used));
+	json_object_set_new(j, "changes", json_integer((json_int_t)s.change));
+	json_object_set_new(j, "generation", json_integer(s.state.generation));
+	json_object_set_new(j, "reservation", json_string(reserve_type_name(s.state.type)));
+	json_object_set_new(j, "registrations", json_integer(reserve_registered(&s.state)));
+	json_object_set_new(j, "registrants", registrants(&s.state));
+	return json_array_append_new(list, j);
+}
+
 static int add_image(json_t *list, const char *path, char **ret_parent, struct error *err)
 {
 	struct image_info i;
@@ -88,12 +130,29 @@ static int add_image(json_t *list, const char *path, char **ret_parent, struct e
 
 	if (fd < 0)
 		return error_errno(err, -errno, "cannot open \"%s\"", path);
+	if (vhdset_is(fd)) {
+		r = add_set(list, path, fd, err);
+		close(fd);
+		return r;
+	}
 	r = image_info(fd, path, &i, err);
 	if (r < 0)
 		return r;
 	j = describe(path, &i);
 	json_array_append_new(list, j);
 	return find_parent(path, j, ret_parent, err);
+}
+
+static void print_registrants(const json_t *list)
+{
+	size_t i;
+	json_t *n;
+
+	json_array_foreach(list, i, n)
+		printf("%-16s %s key %s%s\n", "registrant",
+		       json_string_value(json_object_get(n, "initiator")),
+		       json_string_value(json_object_get(n, "key")),
+		       json_is_true(json_object_get(n, "holder")) ? ", holds the reservation" : "");
 }
 
 static void print_text(const json_t *object, const char *prefix)
@@ -109,6 +168,8 @@ static void print_text(const json_t *object, const char *prefix)
 		snprintf(name, sizeof(name), "%s%s", prefix, key);
 		if (json_is_object(value))
 			print_text(value, "parent_");
+		else if (json_is_array(value))
+			print_registrants(value);
 		else
 			printf("%-16s %s\n", name,
 			       json_is_string(value) ? json_string_value(value) : text);
@@ -158,7 +219,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 const struct tool_verb verb_info = {
 	.name = "info",
 	.synopsis = "IMAGE [OPTION...]",
-	.summary = "say what an image is",
+	.summary = "say what an image or a set is",
 	.notes = "Example:\n  vhd info today.vhdx --chain --json\n",
 	.options = table,
 	.arguments_min = 1,

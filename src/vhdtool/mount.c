@@ -126,6 +126,7 @@ static int find_part(int file, const struct disk_geometry *g, struct loopdev_opt
 static void undo(struct mount_state *s, bool fuse_mounted)
 {
 	char place[PATH_MAX], label[32];
+	bool killed;
 
 	mount_state_label(s, label);
 	if (*s->device && loopdev_is(s->device, label))
@@ -133,7 +134,7 @@ static void undo(struct mount_state *s, bool fuse_mounted)
 	mount_state_path(s, "d", place);
 	if (fuse_mounted)
 		(void)fuse_unmount(s->file ? s->target : place, true, NULL);
-	(void)mount_server_wait(s, WAIT, NULL);
+	(void)mount_server_wait(s, WAIT, &killed, NULL);
 	rmdir(place);
 	mount_state_remove(s);
 }

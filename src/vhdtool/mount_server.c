@@ -3,7 +3,8 @@
  * See mount_server.h. Between `vhd mount` and the server is the keeper, a process that only waits
  * for the server and removes the state after it, which the server may not do in its box. The
  * server's first and only message to `vhd mount` is how opening went. It opens its note beforehand,
- * so that whoever waits for the server finds there what it had to say, with or without a keeper.
+ * so that whoever waits for the server finds there what it had to say, with or without a keeper: a
+ * note that stayed empty is that of a server which was killed.
  */
 #include "vhdtool/mount_server.h"
 
@@ -22,6 +23,7 @@
 #include <sys/wait.h>
 
 #define IO_DEPTH 512u
+#define CLOSED   "closed" /* the note of a server that ended well */
 
 struct opened {
 	int result;
@@ -47,7 +49,7 @@ static void leave_the_terminal(void)
 #endif
 }
 
-/* Empty, as long as there is nothing to say. */
+/* Empty until the image is closed. */
 static int open_note(const struct mount_state *s, struct error *err)
 {
 	char path[PATH_MAX];
@@ -76,8 +78,7 @@ static int serve(struct loop *loop, struct disk *disk, const struct mount_state 
 	fuse_free(fuse);
 	close(fuse_fd);
 	closed = disk_close(disk, &err);
-	if (r < 0 || closed < 0)
-		dprintf(note, "%s\n", err.message);
+	dprintf(note, "%s\n", r < 0 || closed < 0 ? err.message : CLOSED);
 	return r < 0 ? r : closed;
 }
 
@@ -170,21 +171,24 @@ int mount_server_start(struct mount_state *s, const struct tool_image *image, in
 	return 0;
 }
 
-static int read_note(const struct mount_state *s, struct error *err)
+/* A note that is not there was removed by the keeper, after a good end, or never made. */
+static int read_note(const struct mount_state *s, bool *ret_killed, struct error *err)
 {
 	_cleanup_fclose_ FILE *f = NULL;
 	char path[PATH_MAX], text[400] = "";
 
 	mount_state_path(s, "error", path);
 	f = fopen(path, "re");
-	if (!f || !fgets(text, sizeof(text), f))
-		return 0;
+	*ret_killed = f && !fgets(text, sizeof(text), f);
 	text[strcspn(text, "\n")] = 0;
+	if (!*text || !strcmp(text, CLOSED))
+		return 0;
 	box_clean(text, sizeof(text));
 	return error_set(err, -EIO, "the image could not be closed: %s", text);
 }
 
-int mount_server_wait(const struct mount_state *s, unsigned seconds, struct error *err)
+int mount_server_wait(const struct mount_state *s, unsigned seconds, bool *ret_killed,
+		      struct error *err)
 {
 	_cleanup_close_ int fd =
 		mount_state_alive(s) ? (int)syscall(SYS_pidfd_open, s->pid, 0) : -1;
@@ -193,5 +197,5 @@ int mount_server_wait(const struct mount_state *s, unsigned seconds, struct erro
 	if (fd >= 0 && !poll(&p, 1, (int)seconds * 1000))
 		return error_set(err, -EBUSY,
 				 "process %d still serves the image; something uses it", s->pid);
-	return read_note(s, err);
+	return read_note(s, ret_killed, err);
 }

@@ -12,5 +12,9 @@
  */
 int mount_server_start(struct mount_state *s, const struct tool_image *image, int fuse_fd,
 		       struct disk_geometry *ret, struct error *err) _must_check_;
-/* 0 when it has ended; what it said when the image could not be closed is in err. */
-int mount_server_wait(const struct mount_state *s, unsigned seconds, struct error *err);
+/*
+ * 0 when it has ended; what it said when the image could not be closed is in err. Killed: it did
+ * not come to closing the image.
+ */
+int mount_server_wait(const struct mount_state *s, unsigned seconds, bool *ret_killed,
+		      struct error *err);

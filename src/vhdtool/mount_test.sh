@@ -58,9 +58,9 @@ make() { # FILE SIZE [OPTION...]
 	"$vhd" create "$file" --size "$size" "$@"
 }
 
-server_of() { # IMAGE
+server_of() { # IMAGE of ours
 	"$vhd" mount --list --json |
-		sed -n "/\/$1\"/,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1
+		sed -n "\\|$tmp/$1\"|,/pid/s/.*\"pid\": \([0-9]*\).*/\1/p" | head -n 1
 }
 
 server() {
@@ -178,6 +178,19 @@ printf abc | dd of=file/disk bs=1 seek=1000003 conv=notrunc status=none
 "$vhd" unmount file
 qemu-img convert -f vhdx -O raw k.vhdx k.raw 2>/dev/null || cp k.vhdx k.raw
 nothing_left
+# a hole is zeros, and of a raw image's file it is a hole too
+truncate -s 8M h.raw
+for image in h.raw k.vhdx; do
+	"$vhd" mount $image file --file --writable
+	tr '\000' x </dev/zero | dd of=file/disk bs=1M count=8 iflag=fullblock conv=notrunc,fsync status=none
+	before=$(stat -c %b $image)
+	fallocate -p -o 1M -l 4M file/disk
+	[ -z "$(dd if=file/disk bs=1M skip=1 count=4 status=none | tr -d '\000' | head -c 1)" ]
+	[ "$(dd if=file/disk bs=1M skip=5 count=1 status=none | head -c 1)" = x ]
+	[ $image = k.vhdx ] || [ $(($(stat -c %b $image) * 512 + (4 << 20))) -le $((before * 512)) ]
+	"$vhd" unmount file
+done
+nothing_left
 echo 'ok file'
 
 make large.vhdx 64T --block-size 1M
@@ -288,6 +301,33 @@ nothing_left
 [ "$(cat mnt/kept)" = x ]
 "$vhd" unmount mnt
 nothing_left
+
+# the keeper is killed, and the mount ends without vhd: what is left is only to be cleaned up
+"$vhd" mount a.vhdx mnt --writable
+server=$(server)
+kill -9 "$(sed -n 's/^PPid:.//p' "/proc/$server/status")"
+echo y >mnt/kept
+umount mnt
+for try in $(seq 100); do
+	[ -e "/proc/$server" ] || break
+	sleep 0.1
+done
+"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
+# its device may be another one's by now
+device=$("$vhd" mount m.raw --device)
+"$vhd" unmount "$device"
+no_device "$device"
+"$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'
+"$vhd" unmount a.vhdx 2>out
+[ ! -s out ]
+nothing_left
+"$vhd" info a.vhdx --json | grep -q '"dirty_log": false'
+"$vhd" mount a.vhdx mnt
+[ "$(cat mnt/kept)" = y ]
+kill -9 "$(server)"
+"$vhd" unmount a.vhdx 2>out
+[ ! -s out ]
+nothing_left
 echo 'ok box, killed keeper'
 
 "$vhd" mount a.vhdx mnt --writable
@@ -298,7 +338,8 @@ for try in $(seq 100); do # the kernel fails the write before the process is qui
 	sleep 0.1
 done
 [ "$try" -lt 100 ]
-"$vhd" unmount a.vhdx 2>/dev/null
+"$vhd" unmount a.vhdx 2>out
+grep -q 'not flushed is lost' out
 nothing_left
 "$vhd" mount a.vhdx --device --writable >name
 kill -9 "$(server)"

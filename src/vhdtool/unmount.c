@@ -26,17 +26,31 @@ static const struct tool_option table[] = {
 struct search {
 	const char *name, *path; /* as given; resolved */
 	struct mount_state found;
+	bool any;
 };
 
+/* A device may be somebody else's by now. */
+static bool has_device(const struct mount_state *s)
+{
+	char label[32];
+
+	mount_state_label(s, label);
+	return *s->device && loopdev_is(s->device, label);
+}
+
+/* What a killed keeper left behind comes last: its place may be another one's by now. */
 static int match(void *context, const struct mount_state *s)
 {
 	struct search *k = context;
+	bool alive = mount_state_alive(s);
 
-	if (strcmp(k->path, s->image) && strcmp(k->path, s->device) && strcmp(k->path, s->target) &&
-	    strcmp(k->name, s->target) && strcmp(k->name, s->image))
+	if (strcmp(k->path, s->image) && strcmp(k->path, s->target) && strcmp(k->name, s->target) &&
+	    strcmp(k->name, s->image) && (strcmp(k->path, s->device) || !has_device(s)))
 		return 0;
-	k->found = *s;
-	return 1;
+	if (alive || !k->any)
+		k->found = *s;
+	k->any = true;
+	return alive;
 }
 
 static int unmount_file_system(const struct mount_state *s, struct error *err)
@@ -48,17 +62,12 @@ static int unmount_file_system(const struct mount_state *s, struct error *err)
 
 static int detach(const struct mount_state *s, struct error *err)
 {
-	char label[32];
-
-	mount_state_label(s, label);
-	if (!*s->device || !loopdev_is(s->device, label))
-		return 0;
-	return loopdev_detach(s->device, err);
+	return has_device(s) ? loopdev_detach(s->device, err) : 0;
 }
 
 static int unmount(const struct mount_state *s, struct error *err)
 {
-	bool alive = mount_state_alive(s);
+	bool alive = mount_state_alive(s), killed;
 	char place[PATH_MAX];
 	int r = 0;
 
@@ -76,12 +85,12 @@ static int unmount(const struct mount_state *s, struct error *err)
 		(void)fuse_unmount(place, true, NULL);
 		rmdir(place);
 	}
-	r = mount_server_wait(s, (unsigned)MIN(options.wait, 86400u), err);
+	r = mount_server_wait(s, (unsigned)MIN(options.wait, 86400u), &killed, err);
 	if (r == -EBUSY)
 		return r;
 	mount_state_remove(s);
-	if (r >= 0 && !alive)
-		fputs("vhd unmount: the server was gone; what was not flushed is lost\n", stderr);
+	if (r >= 0 && killed && !s->read_only)
+		fputs("vhd unmount: the server was killed; what was not flushed is lost\n", stderr);
 	return r;
 }
 
@@ -98,7 +107,7 @@ static int run(unsigned count, char **arguments, struct error *err)
 	r = mount_state_each(match, &k, err);
 	if (r < 0)
 		return r;
-	if (!r)
+	if (!k.any)
 		return error_set(err, -ENOENT,
 				 "nothing is mounted from or at \"%s\"; "
 				 "vhd mount --list tells what is",

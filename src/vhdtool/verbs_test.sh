@@ -1,36 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# verbs_test.sh VHD: what the verbs on whole images promise: create, info, check and its repairs,
-# convert (stopped, resumed, without space), map, compare, dump; and what they refuse.
+# verbs_test.sh VHD: what the verbs on whole images and sets promise: create, info, check and its
+# repairs, convert (stopped, resumed, without space), map, compare, dump; and what they refuse.
 set -eu
 
 vhd=$(realpath "$1")
+. "$(dirname "$0")/testlib.sh"
 tmp=$(mktemp -d)
 mounted=
 trap '[ -z "$mounted" ] || umount "$mounted"; rm -rf "$tmp"' EXIT
 trap 'exit 130' HUP INT TERM
 cd "$tmp"
-
-fail() {
-	echo "failed: $*"
-	cat out err 2>/dev/null
-	exit 1
-}
-
-# want STATUS WORDS COMMAND...: the status, and words (a pattern) in what is printed.
-want() {
-	status=$1 words=$2 got=0
-	shift 2
-	"$vhd" "$@" >out 2>err || got=$?
-	[ "$got" = "$status" ] || fail "vhd $*: status $got, not $status"
-	[ -z "$words" ] || cat out err | grep -q -e "$words" || fail "vhd $*: does not say \"$words\""
-}
-
-# poke FILE OFFSET BYTES: as printf has them.
-poke() {
-	printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
-}
 
 echo '# create, info'
 want 0 '' create empty.vhdx --size 64M --block-size 1M
@@ -184,6 +165,22 @@ want 0 'format *vhd' info bad.vhd
 want 1 'check --repair' resize bad.vhd 64M
 repaired_vhd 0 'cut off'
 want 0 'hold the same' compare repaired.vhd disk.raw
+
+echo '# sets'
+want 0 '' share fixed.vhdx fixed.set
+want 0 '^image *fixed.vhdx$' info fixed.set
+want 0 '^reservation *none$' info fixed.set
+want 0 '"registrations": 0' info fixed.set --json
+want 0 '"used": false' info fixed.set --json
+want 0 '^fixed.set: 0 damaged' check fixed.set
+want 0 'image_format *vhdx' dump fixed.set
+want 0 '"generation": 0' dump fixed.set --json
+want 1 'share the image "fixed.vhdx", and no image' convert fixed.set never.vhdx
+want 1 'make a new one with vhd share' check fixed.set --repair --in-place
+poke fixed.set 70 X
+want 3 'its checksum is wrong' check fixed.set
+want 1 'its checksum is wrong' info fixed.set
+want 0 'damage *the set is damaged' dump fixed.set
 
 echo '# changes'
 want 1 'are not tracked' track disk.vhdx --list
