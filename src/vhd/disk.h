@@ -186,8 +186,8 @@ struct disk_open_options {
 	const char *format;
 	bool direct; /* past the page cache where the file system can */
 	/*
-	 * Flushes do nothing: for images that are made again after a power cut. Direct then is only
-	 * as long as the disk is faster than the page cache.
+	 * Flushes do nothing: for images that are made again after a power cut. With direct the
+	 * page cache and the disk then take writes at the same time.
 	 */
 	bool no_sync;
 	bool writes_block; /* for servers of this one disk (store.h) */

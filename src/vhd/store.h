@@ -39,6 +39,7 @@ struct store_io {
 	struct iovec *own; /* replaces iov after a short transfer */
 	void *bounce;
 	bool direct;         /* sent past the page cache */
+	bool cached;         /* into it, where writes go both ways */
 	struct store *upper; /* an overlay's: itself, and the submitter's done */
 	void (*upper_done)(struct store_io *io, int result);
 };
@@ -137,7 +138,7 @@ struct store_file_options {
 	bool read_only;
 	bool direct;  /* past the page cache where the file system can; unaligned I/O is bounced */
 	bool no_lock; /* the caller holds the lock through this same descriptor */
-	bool no_sync; /* flushes do nothing; direct only while that is faster than the cache */
+	bool no_sync; /* flushes do nothing; with direct, writes go both ways at once */
 	/*
 	 * Writes of whole pages into the page cache are done at once, on the loop's thread, as long
 	 * as they are quick. Else the ring hands each to a thread of its own: ext4, for one, can

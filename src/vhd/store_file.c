@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -26,9 +27,8 @@
 #define DIRECT_ALIGN  512u
 #define LOCK_WAIT_MAX 256000 /* us; with all that is waited before, half a second */
 #define ZEROS_SIZE    (64 * KIB)
-#define ZEROS_COUNT   16u        /* one fallback write carries 1 MiB of zeros */
-#define PACE_WINDOW   (64 * MIB) /* of direct writes that are judged at once */
-#define PACE_MIN      (200 * MIB) /* bytes a second; a busy machine copies into the cache no faster */
+#define ZEROS_COUNT   16u /* one fallback write carries 1 MiB of zeros */
+#define CACHING_MAX   2u  /* one is copied, one waits */
 #define PAGE          4096u
 #define WRITE_LONG    UINT64_C(20000000)  /* ns: the kernel let the writer wait, not a scheduler */
 #define WRITE_REST    UINT64_C(500000000) /* ns, in which it is then not tried again */
@@ -37,8 +37,9 @@ struct store_file {
 	struct store store;
 	int fd;
 	bool direct, no_sync, writes_block;
-	uint64_t pace_begun; /* loop_now of the window's first write */
-	uint64_t pace_bytes; /* written in it */
+	bool both;           /* writes go both ways: through `fd`, and past the page cache */
+	int past;            /* the file again, for that; -1 */
+	unsigned caching;    /* then: writes into the page cache under way */
 	unsigned holding;    /* flushes and fallocates under way: writes may wait for them */
 	uint64_t write_next; /* when a write may block again, as loop_now has it */
 	struct list written; /* store_io.node: done, but not told yet */
@@ -73,14 +74,17 @@ static void io_finish(struct store_io *io, int result)
 	io->done(io, result);
 }
 
-static bool direct_ok(const struct store_file *f, const struct iovec *iov, unsigned iovcnt)
+static bool aligned(const struct iovec *iov, unsigned iovcnt)
 {
-	if (!f->direct)
-		return true;
 	for (unsigned i = 0; i < iovcnt; i++)
 		if (((uintptr_t)iov[i].iov_base | iov[i].iov_len) & (DIRECT_ALIGN - 1))
 			return false;
 	return true;
+}
+
+static bool direct_ok(const struct store_file *f, const struct iovec *iov, unsigned iovcnt)
+{
+	return !f->direct || aligned(iov, iovcnt);
 }
 
 static void direct_off(struct store_file *f)
@@ -89,25 +93,7 @@ static void direct_off(struct store_file *f)
 
 	if (flags >= 0)
 		fcntl(f->fd, F_SETFL, flags & ~O_DIRECT);
-	f->direct = false;
-}
-
-/*
- * Where nothing needs to be durable, direct writes are right as long as they are faster than the
- * page cache takes data in: a slow disk is left to the kernel.
- */
-static void pace_look(struct store_file *f, uint64_t bytes)
-{
-	uint64_t now = loop_now(f->store.loop);
-
-	f->pace_bytes += bytes;
-	if (f->pace_bytes < PACE_WINDOW)
-		return;
-	/* Of the first window the beginning is not known. */
-	if (f->pace_begun && (now - f->pace_begun) / 1000 * PACE_MIN > f->pace_bytes * 1000000)
-		direct_off(f);
-	f->pace_begun = now;
-	f->pace_bytes = 0;
+	f->direct = f->both = false;
 }
 
 /* Gives io one aligned buffer in place of its iovec. */
@@ -128,6 +114,7 @@ static void on_transfer(struct loop_io *lio, int result)
 	struct store_io *io = container_of(lio, struct store_io, io);
 	struct store_file *f = file_of(io->store);
 
+	f->caching -= io->cached;
 	if (result == -EINTR || result == -EAGAIN) {
 		io_next(io);
 	} else if (result == -EINVAL && io->direct) {
@@ -146,8 +133,6 @@ static void on_transfer(struct loop_io *lio, int result)
 		io_finish(io, -EIO);
 	} else {
 		io->moved += (uint64_t)result;
-		if (f->no_sync && io->direct && io->op == STORE_WRITE)
-			pace_look(f, (uint64_t)result);
 		if (io->moved >= io->length)
 			io_finish(io, 0);
 		else
@@ -182,6 +167,20 @@ static int io_rest(struct store_io *io, const struct iovec **ret_iov, unsigned *
 	return 0;
 }
 
+/*
+ * Where nothing needs to be durable, the page cache is kept busy, with as much as the kernel copies
+ * at a time; what comes beyond that the disk can take meanwhile. However slow it is, the rest goes
+ * on.
+ */
+static int write_way(struct store_file *f, struct store_io *io, const struct iovec *iov, unsigned n)
+{
+	io->cached = f->both && (f->caching < CACHING_MAX || !aligned(iov, n) ||
+				 (io->offset + io->moved) & (DIRECT_ALIGN - 1));
+	io->direct = f->both ? !io->cached : f->direct;
+	f->caching += io->cached;
+	return io->direct && f->both ? f->past : f->fd;
+}
+
 static void io_next(struct store_io *io)
 {
 	struct store_file *f = file_of(io->store);
@@ -195,10 +194,12 @@ static void io_next(struct store_io *io)
 	}
 	io->io.done = on_transfer;
 	io->direct = f->direct;
+	io->cached = false;
 	if (io->op == STORE_READ)
 		loop_io_readv(f->store.loop, &io->io, f->fd, iov, n, io->offset + io->moved);
 	else
-		loop_io_writev(f->store.loop, &io->io, f->fd, iov, n, io->offset + io->moved);
+		loop_io_writev(f->store.loop, &io->io, write_way(f, io, iov, n), iov, n,
+			       io->offset + io->moved);
 }
 
 static void on_tell(struct loop_task *t)
@@ -591,6 +592,8 @@ static int file_extent(struct store *s, uint64_t offset, enum disk_extent_kind *
 
 static void file_close(struct store *s)
 {
+	if (file_of(s)->past >= 0)
+		close(file_of(s)->past);
 	close(file_of(s)->fd);
 	free(file_of(s));
 }
@@ -677,6 +680,16 @@ static void direct_on(struct store_file *f)
 	f->direct = flags >= 0 && fcntl(f->fd, F_SETFL, flags | O_DIRECT) == 0;
 }
 
+/* Without it all goes through the page cache. */
+static void both_on(struct store_file *f)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	f->past = open(path, O_WRONLY | O_CLOEXEC | O_DIRECT);
+	f->both = f->past >= 0;
+}
+
 static const struct store_ops file_ops = {
 	.name = "file",
 	.submit = file_submit,
@@ -704,6 +717,7 @@ int store_file_open(struct loop *loop, int fd, const struct store_file_options *
 	*f = (struct store_file){
 		.store = { .ops = &file_ops, .loop = loop, .read_only = options->read_only },
 		.fd = fd,
+		.past = -1,
 		.no_sync = options->no_sync,
 		.writes_block = options->writes_block,
 	};
@@ -717,7 +731,9 @@ int store_file_open(struct loop *loop, int fd, const struct store_file_options *
 		file_close(&f->store);
 		return r;
 	}
-	if (options->direct)
+	if (options->direct && options->no_sync)
+		both_on(f);
+	else if (options->direct)
 		direct_on(f);
 	*ret = &f->store;
 	return 0;
