@@ -32,16 +32,15 @@ static void check_file(const struct vm_file *file)
 static void check_limits(const struct vm_description *vm)
 {
 	if (!vm->name || !vm->name[0] || !vm->engine || vm->processors < 1 || vm->processors > 64 ||
-	    vm->memory < 16 || vm->memory > 1048576 || vm->scsi_count > ARRAY_SIZE(vm->scsi) ||
-	    vm->serial_count > ARRAY_SIZE(vm->serial) || vm->storvsp.sub_channels > 64 ||
-	    vm->on_reset > VM_ON_RESET_STOP)
+	    vm->memory < 16 || vm->memory > 1048576 || vm->scsi_count > 4 || vm->serial_count > 2 ||
+	    vm->storvsp.sub_channels > 64 || vm->on_reset > VM_ON_RESET_STOP)
 		abort();
 	check_file(&vm->boot.kernel);
 	for (unsigned i = 0; i < vm->serial_count; i++)
 		if (vm->serial[i].kind > VM_SERIAL_KIND_PTY)
 			abort();
 	for (unsigned i = 0; i < vm->scsi_count; i++) {
-		if (vm->scsi[i].drives_count > ARRAY_SIZE(vm->scsi[i].drives))
+		if (vm->scsi[i].drives_count > 64)
 			abort();
 		for (unsigned j = 0; j < vm->scsi[i].drives_count; j++) {
 			const struct vm_drive *drive = &vm->scsi[i].drives[j];

@@ -16,6 +16,7 @@ static void set(struct error *err, int code, const char *format, va_list ap)
 {
 	if (err) {
 		err->code = code;
+		err->property[0] = '\0';
 		vsnprintf(err->message, sizeof(err->message), format, ap);
 	}
 }
@@ -44,15 +45,16 @@ int error_errno(struct error *err, int code, const char *format, ...)
 
 int error_prefix(struct error *err, const char *format, ...)
 {
-	char old[sizeof(err->message)];
+	struct error old;
 	va_list ap;
 
 	if (!err)
 		return 0;
-	memcpy(old, err->message, sizeof(old));
+	old = *err;
 	va_start(ap, format);
 	set(err, err->code, format, ap);
 	va_end(ap);
-	append(err, ": ", old);
+	append(err, ": ", old.message);
+	memcpy(err->property, old.property, sizeof(err->property));
 	return err->code;
 }

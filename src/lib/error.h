@@ -15,6 +15,7 @@
 struct error {
 	int code;          /* negative errno; 0 = no error */
 	char message[512]; /* one line, no trailing full stop or newline needed */
+	char property[96]; /* the setting at fault, like "memory.startup"; often "" */
 };
 
 /* Both return `code`, so that "return error_set(err, -EINVAL, ...)" reads straight. `err` may be

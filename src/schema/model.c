@@ -39,6 +39,10 @@ static const struct keyword {
 	{ "enum", "string" },
 	{ "minimum", "integer" },
 	{ "maximum", "integer" },
+	{ "unit", "integer" },
+	{ "operation", "$ref object array string integer boolean" },
+	{ "option", "$ref string integer boolean" },
+	{ "when", "$ref object array string integer boolean" },
 	{ "$schema", "root" },
 	{ "title", "root" },
 	{ "$defs", "root" },
@@ -121,6 +125,20 @@ static void check_c_name(const struct spot *at, const char *name)
 
 	if (!islower((unsigned char)name[0]) || name[n])
 		mistake(at, "\"%s\" is no name for C: use lower case, digits and _", name);
+}
+
+/* Names that a client sees may be words of C; the member then has a _ at its end. */
+static void set_c_member(const struct spot *at, struct model_field *f)
+{
+	static const char words[] =
+		"auto break case char const continue default do double else enum extern float for "
+		"goto if inline int long register restrict return short signed sizeof static "
+		"struct switch typedef union unsigned void volatile while asm typeof";
+	int n = snprintf(f->c_member, sizeof(f->c_member), "%s%s", f->name,
+			 has_word(words, f->name) ? "_" : "");
+
+	if (n >= (int)sizeof(f->c_member))
+		mistake(at, "the name is too long");
 }
 
 static const char *text_of(const struct spot *at, const json_t *json, const char *key)
@@ -281,6 +299,22 @@ static void read_array(const struct spot *at, const json_t *json, struct model_f
 		mistake(&here, "an array of arrays is not in our subset of JSON Schema");
 }
 
+/* What a reference says of its own goes before what its target says. */
+static void read_notes(const struct spot *at, const json_t *outer, const json_t *json,
+		       struct model_field *f)
+{
+	static const char *const names[] = { "unit", "operation", "option", "when" };
+	const char **values[] = { &f->unit, &f->operation, &f->option, &f->when };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		const char *own = text_of(at, outer, names[i]);
+
+		*values[i] = own ? own : text_of(at, json, names[i]);
+	}
+	if (f->when && !has_word("off any-time never not-set", f->when))
+		mistake(at, "\"when\" must be off, any-time, never or not-set");
+}
+
 /* f->c_name comes in as what an enum is called unless it says otherwise. */
 static void read_field(const struct spot *at, const json_t *json, struct model_field *f)
 {
@@ -298,6 +332,7 @@ static void read_field(const struct spot *at, const json_t *json, struct model_f
 	if (!type || !has_word("object array string integer boolean", type))
 		mistake(at, "\"type\" must be object, array, string, integer or boolean");
 	check_keywords(at, json, type);
+	read_notes(at, outer, json, f);
 	if (!strcmp(type, "object")) {
 		f->type = MODEL_OBJECT;
 		f->object = read_object(at, json);
@@ -358,6 +393,7 @@ static void read_properties(const struct spot *at, const json_t *json, struct mo
 		if (!strcmp(name, "present"))
 			mistake(&here, "the name is taken by the generated struct");
 		f->name = name;
+		set_c_member(&here, f);
 		f->required = is_required(at, json, name);
 		snprintf(f->c_name, sizeof(f->c_name), "%s_%s", o->c_name, name);
 		read_field(&here, value, f);

@@ -20,8 +20,10 @@ enum model_type {
 };
 
 struct model_field {
-	const char *name; /* NULL: the item of an array */
+	const char *name;  /* NULL: the item of an array */
+	char c_member[64]; /* the same for C, which has words of its own: "switch_" */
 	const char *description;
+	const char *unit, *operation, *option, *when; /* NULL: not said */
 	enum model_type type;
 	bool required;
 	bool fallback_object;

@@ -59,14 +59,17 @@ static size_t place_format(const struct place *at, char *text, size_t size)
 
 static int _printf_(3, 4) refuse(const struct place *at, struct error *err, const char *format, ...)
 {
-	char where[160] = "", what[sizeof(err->message)];
+	char where[96] = "", what[sizeof(err->message)];
 	va_list ap;
 
 	place_format(at, where, sizeof(where));
 	va_start(ap, format);
 	vsnprintf(what, sizeof(what), format, ap);
 	va_end(ap);
-	return error_set(err, -EINVAL, "%s: %s", where[0] ? where : "the document", what);
+	error_set(err, -EINVAL, "%s: %s", where[0] ? where : "the document", what);
+	if (err)
+		snprintf(err->property, sizeof(err->property), "%s", where);
+	return -EINVAL;
 }
 
 static const char *printable(const char *text, char *buffer, size_t size)
@@ -406,37 +409,49 @@ static unsigned *array_count(const struct schema_field *f, void *array)
 
 static int init_array(const struct schema_field *f, void *dst)
 {
-	int r = 0;
-
-	for (int64_t i = 0; i < f->max && r == 0; i++)
-		r = kind_of(f->item)->init(f->item, (char *)dst + (size_t)i * f->item_size);
-	return r;
+	(void)f;
+	(void)dst;
+	return 0;
 }
 
 static void deinit_array(const struct schema_field *f, void *dst)
 {
-	for (int64_t i = 0; i < f->max; i++)
-		kind_of(f->item)->deinit(f->item, (char *)dst + (size_t)i * f->item_size);
+	unsigned *count = array_count(f, dst);
+	char **items = dst;
+
+	for (unsigned i = 0; i < *count; i++)
+		kind_of(f->item)->deinit(f->item, *items + i * f->item_size);
+	free(*items);
+	*items = NULL;
+	*count = 0;
 }
 
+/* Items are counted as soon as they can be freed. */
 static int decode_array(const struct schema_field *f, json_t *json, const struct place *at,
 			void *dst, struct error *err)
 {
 	size_t count = json_array_size(json);
+	char **items = dst;
 
 	if (!json_is_array(json))
 		return refuse_type(f, json, at, err);
 	if (count > (uint64_t)f->max)
 		return refuse(at, err, "has %zu items; give at most %" PRId64, count, f->max);
+	*items = count ? calloc(count, f->item_size) : NULL;
+	if (count && !*items)
+		return error_set(err, -ENOMEM, "not enough memory for the settings");
 	for (size_t i = 0; i < count; i++) {
 		struct place here = { .parent = at, .index = i };
-		int r = kind_of(f->item)->decode(f->item, json_array_get(json, i), &here,
-						 (char *)dst + i * f->item_size, err);
+		void *item = *items + i * f->item_size;
+		int r = kind_of(f->item)->init(f->item, item);
 
+		++*array_count(f, dst);
+		if (r < 0)
+			return error_set(err, r, "not enough memory for the settings");
+		r = kind_of(f->item)->decode(f->item, json_array_get(json, i), &here, item, err);
 		if (r < 0)
 			return r;
 	}
-	*array_count(f, dst) = (unsigned)count;
 	return 0;
 }
 
@@ -444,6 +459,7 @@ static int encode_array(const struct schema_field *f, const void *src, json_t **
 {
 	_cleanup_json_ json_t *array = json_array();
 	unsigned count = *array_count(f, (void *)src);
+	const char *items = *(char *const *)src;
 
 	assert(count <= f->max);
 	*ret = NULL;
@@ -451,8 +467,7 @@ static int encode_array(const struct schema_field *f, const void *src, json_t **
 		return -ENOMEM;
 	for (unsigned i = 0; i < count; i++) {
 		json_t *value;
-		int r = kind_of(f->item)->encode(f->item, (const char *)src + i * f->item_size,
-						 &value);
+		int r = kind_of(f->item)->encode(f->item, items + i * f->item_size, &value);
 
 		if (r < 0)
 			return r;
@@ -528,18 +543,12 @@ static int load_text(const char *text, size_t size, json_t **ret, struct error *
 			 e.line, e.column, printable(e.text, what, sizeof(what)));
 }
 
-int schema_parse(const struct schema_object *schema, const char *text, size_t size, void *ret,
-		 struct error *err)
+int schema_decode(const struct schema_object *schema, json_t *json, void *ret, struct error *err)
 {
 	const struct schema_field root = { .type = SCHEMA_OBJECT, .object = schema };
-	_cleanup_json_ json_t *json = NULL;
-	_cleanup_free_ void *value = NULL;
+	_cleanup_free_ void *value = malloc(schema->size);
 	int r;
 
-	r = load_text(text, size, &json, err);
-	if (r < 0)
-		return r;
-	value = malloc(schema->size);
 	if (!value || schema_init(schema, value) < 0)
 		return error_set(err, -ENOMEM, "not enough memory for the settings");
 	r = decode_object(&root, json, NULL, value, err);
@@ -551,21 +560,81 @@ int schema_parse(const struct schema_object *schema, const char *text, size_t si
 	return 0;
 }
 
-char *schema_format(const struct schema_object *schema, const void *value)
+int schema_parse(const struct schema_object *schema, const char *text, size_t size, void *ret,
+		 struct error *err)
 {
-	const struct schema_field root = { .object = schema };
 	_cleanup_json_ json_t *json = NULL;
-	int r = encode_object(&root, value, &json);
-	char *text;
+	int r = load_text(text, size, &json, err);
 
-	if (r < 0) {
-		errno = -r;
+	return r < 0 ? r : schema_decode(schema, json, ret, err);
+}
+
+void *schema_append(const struct schema_field *array, void *object)
+{
+	char **items = (char **)((char *)object + array->offset);
+	unsigned *count = (unsigned *)((char *)object + array->count_offset);
+	void *item, *more;
+
+	if (*count >= array->max)
+		return NULL;
+	more = realloc(*items, (*count + 1) * array->item_size);
+	if (!more)
+		return NULL;
+	*items = more;
+	item = *items + *count * array->item_size;
+	memset(item, 0, array->item_size);
+	if (kind_of(array->item)->init(array->item, item) < 0) {
+		kind_of(array->item)->deinit(array->item, item);
 		return NULL;
 	}
+	++*count;
+	return item;
+}
+
+json_t *schema_encode(const struct schema_object *schema, const void *value)
+{
+	const struct schema_field root = { .object = schema };
+	json_t *json;
+	int r = encode_object(&root, value, &json);
+
+	if (r < 0)
+		errno = -r;
+	return r < 0 ? NULL : json;
+}
+
+char *schema_format(const struct schema_object *schema, const void *value)
+{
+	_cleanup_json_ json_t *json = schema_encode(schema, value);
+	char *text;
+
+	if (!json)
+		return NULL;
 	text = json_dumps(json, JSON_INDENT(2));
 	if (!text)
 		errno = ENOMEM;
 	return text;
+}
+
+const struct schema_field *schema_find(const struct schema_object *schema, const char *path)
+{
+	while (schema) {
+		size_t n = strcspn(path, ".[");
+		const struct schema_field *f = NULL;
+
+		for (unsigned i = 0; i < schema->field_count && !f; i++)
+			if (!strncmp(schema->fields[i].name, path, n) && !schema->fields[i].name[n])
+				f = &schema->fields[i];
+		path += n;
+		if (f && f->type == SCHEMA_ARRAY && !strncmp(path, "[]", 2)) {
+			f = f->item;
+			path += 2;
+		}
+		if (!f || !*path)
+			return f;
+		schema = f->type == SCHEMA_OBJECT && *path == '.' ? f->object : NULL;
+		path++;
+	}
+	return NULL;
 }
 
 /* clang-format off */

@@ -57,10 +57,8 @@ static void check_defaults(const struct zoo *zoo)
 	assert_int_equal(zoo->wide, INT64_MIN);
 	assert_int_equal(zoo->colour, ZOO_COLOUR_GREEN);
 	assert_int_equal(zoo->numbers_count, 0);
-	assert_int_equal(zoo->numbers[2], 1);
-	assert_string_equal(zoo->words[1], "so");
+	assert_null(zoo->numbers);
 	assert_int_equal(zoo->cages_count, 0);
-	assert_int_equal(zoo->cages[1].animals[1].legs, 4);
 	assert_false(zoo->gate.present);
 	assert_string_equal(zoo->gate.lock, "none");
 	assert_int_equal(zoo->roof.slope, 30);
@@ -148,12 +146,16 @@ static void test_format_made(void **state)
 {
 	_cleanup_(zoo_deinit) struct zoo zoo;
 	_cleanup_free_ char *text = NULL;
+	struct zoo_cage *cage;
 
 	(void)state;
 	assert_int_equal(zoo_init(&zoo), 0);
 	zoo.name = strdup("b");
-	zoo.cages_count++;
-	zoo.cages[0].gate.width = 3;
+	cage = schema_append(schema_find(&zoo_schema, "cages"), &zoo);
+	assert_ptr_equal(cage, zoo.cages);
+	cage->gate.width = 3;
+	assert_non_null(schema_append(schema_find(&zoo_schema, "cages"), &zoo));
+	assert_null(schema_append(schema_find(&zoo_schema, "cages"), &zoo));
 	text = zoo_format(&zoo);
 	assert_non_null(text);
 	assert_non_null(strstr(text, "\"lock\": \"none\""));
@@ -162,6 +164,26 @@ static void test_format_made(void **state)
 	errno = 0;
 	assert_null(zoo_format(&zoo));
 	assert_int_equal(errno, EILSEQ);
+}
+
+static void test_find(void **state)
+{
+	const struct schema_field *f = schema_find(&zoo_schema, "roof.slope");
+
+	(void)state;
+	assert_string_equal(f->name, "slope");
+	assert_string_equal(f->unit, "degree");
+	assert_string_equal(f->option, "steepness");
+	assert_int_equal(f->when, SCHEMA_AS_ABOVE);
+	f = schema_find(&zoo_schema, "roof");
+	assert_string_equal(f->operation, "build");
+	assert_int_equal(f->when, SCHEMA_ANY_TIME);
+	assert_string_equal(schema_find(&zoo_schema, "cages[].animals[].legs")->name, "legs");
+	assert_null(schema_find(&zoo_schema, "roo"));
+	assert_null(schema_find(&zoo_schema, "roof.slopes"));
+	assert_null(schema_find(&zoo_schema, "cages.id"));
+	assert_null(schema_find(&zoo_schema, "name.x"));
+	assert_null(schema_find(&zoo_schema, ""));
 }
 
 static void test_keys(void **state)
@@ -368,13 +390,21 @@ static void test_format_no_memory(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),  cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_format),    cmocka_unit_test(test_format_made),
-		cmocka_unit_test(test_keys),      cmocka_unit_test(test_types),
-		cmocka_unit_test(test_ranges),    cmocka_unit_test(test_malformed),
-		cmocka_unit_test(test_truncated), cmocka_unit_test(test_deep),
-		cmocka_unit_test(test_big),       cmocka_unit_test(test_descriptions),
-		cmocka_unit_test(test_no_memory), cmocka_unit_test(test_format_no_memory),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_format),
+		cmocka_unit_test(test_format_made),
+		cmocka_unit_test(test_find),
+		cmocka_unit_test(test_keys),
+		cmocka_unit_test(test_types),
+		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_truncated),
+		cmocka_unit_test(test_deep),
+		cmocka_unit_test(test_big),
+		cmocka_unit_test(test_descriptions),
+		cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_format_no_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

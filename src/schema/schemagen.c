@@ -104,9 +104,9 @@ static void write_member(FILE *out, const struct model_field *f)
 	fputc('\t', out);
 	write_type(out, f->item ? f->item : f);
 	if (f->item)
-		fprintf(out, "%s[%" PRId64 "];\n\tunsigned %s_count;\n", f->name, f->max, f->name);
+		fprintf(out, "*%s;\n\tunsigned %s_count;\n", f->c_member, f->c_member);
 	else
-		fprintf(out, "%s;\n", f->name);
+		fprintf(out, "%s;\n", f->c_member);
 }
 
 static void write_struct(FILE *out, const struct model_object *o)
@@ -220,6 +220,26 @@ static void write_type_row(FILE *out, const struct model_field *f)
 		fprintf(out, "\t\t.object = &%s_schema,\n", f->object->c_name);
 }
 
+static void write_notes(FILE *out, const struct model_field *f)
+{
+	const struct {
+		const char *name, *value;
+	} notes[] = { { "unit", f->unit }, { "operation", f->operation }, { "option", f->option } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(notes); i++) {
+		if (!notes[i].value)
+			continue;
+		fprintf(out, "\t\t.%s = ", notes[i].name);
+		write_literal(out, notes[i].value);
+		fputs(",\n", out);
+	}
+	if (f->when) {
+		fputs("\t\t.when = SCHEMA_", out);
+		write_upper(out, f->when);
+		fputs(",\n", out);
+	}
+}
+
 static void write_row(FILE *out, const struct model_object *o, const struct model_field *f)
 {
 	fprintf(out, "\t{\n\t\t.name = \"%s\",\n\t\t.description = ", f->name);
@@ -227,14 +247,15 @@ static void write_row(FILE *out, const struct model_object *o, const struct mode
 	fputs(",\n", out);
 	if (f->required)
 		fputs("\t\t.required = true,\n", out);
-	fprintf(out, "\t\t.offset = offsetof(struct %s, %s),\n", o->c_name, f->name);
+	write_notes(out, f);
+	fprintf(out, "\t\t.offset = offsetof(struct %s, %s),\n", o->c_name, f->c_member);
 	write_type_row(out, f);
 	if (f->item)
 		fprintf(out,
 			"\t\t.item = &%s_%s_item,\n"
 			"\t\t.item_size = sizeof(((struct %s *)0)->%s[0]),\n"
 			"\t\t.count_offset = offsetof(struct %s, %s_count),\n",
-			o->c_name, f->name, o->c_name, f->name, o->c_name, f->name);
+			o->c_name, f->name, o->c_name, f->c_member, o->c_name, f->c_member);
 	fputs("\t},\n", out);
 }
 

@@ -74,4 +74,14 @@ refuse '"required" names what is not' \
 refuse '"properties" must be' ''
 echo '[' >"$tmp/schema" && refuse_file 'line 2, column'
 echo '{"type": "boolean"}' >"$tmp/schema" && refuse_file 'the document must be an object'
+cat >"$tmp/schema" <<-'end'
+	{"c_name": "b", "type": "object", "additionalProperties": false, "properties": {
+	"switch": {"type": "string", "maxLength": 1}, "switches": {"type": "string", "maxLength": 1}}}
+end
+"$schemagen" "$tmp/schema" "$tmp/h" "$tmp/c"
+if ! grep -q 'char \*switch_;' "$tmp/h" || ! grep -q 'char \*switches;' "$tmp/h" ||
+	! grep -q 'name = "switch"' "$tmp/c" || ! grep -q 'offsetof(struct b, switch_)' "$tmp/c"; then
+	echo "a word of C is not named switch_"
+	failed=1
+fi
 exit $failed
