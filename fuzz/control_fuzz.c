@@ -28,7 +28,6 @@
 #include "vhd/vhdx.h"
 #include "worker/control.h"
 #include "worker/live.h"
-#include "worker/unix_socket.h"
 #include "worker/vm_description.h"
 
 #include <dirent.h>
@@ -181,14 +180,15 @@ struct vmbus_counters vmbus_counters(const struct vmbus *bus)
 }
 
 /* A name that the kernel chooses; nothing in the file system. */
-int unix_listen(const char *path, struct error *err)
+static int listener_make(struct machine *m)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	(void)path, (void)err;
+	m->address_size = sizeof(m->address);
 	must(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a.sun_family)) >= 0 &&
-	     listen(fd, 4) >= 0);
+	     listen(fd, 4) >= 0 &&
+	     getsockname(fd, (struct sockaddr *)&m->address, &m->address_size) >= 0);
 	return fd;
 }
 
@@ -501,9 +501,8 @@ static unsigned open_files(void)
 
 static void machine_make(struct machine *m, bool vhd)
 {
-	const struct vm_control where = { .path = "/nowhere/control", .descriptor = -1 };
+	const struct vm_control where = { .listener = listener_make(m), .descriptor = -1 };
 	struct live_options o = { .loop = m->loop, .drives = m->drives, .drive_count = DRIVES };
-	int before, listener;
 
 	m->state = MACHINE_RUNNING;
 	for (unsigned i = 0; i < DRIVES; i++)
@@ -511,14 +510,7 @@ static void machine_make(struct machine *m, bool vhd)
 	for (unsigned i = 0; i < GUESTS; i++)
 		guest_make(m, i);
 	must(live_new(&o, &m->live, NULL) >= 0);
-	/* The listener gets the lowest number that is free. */
-	before = dup(0);
-	must(before >= 0);
-	close(before);
 	must(control_new(m->loop, m, &where, &m->control, NULL) >= 0);
-	listener = before;
-	m->address_size = sizeof(m->address);
-	must(getsockname(listener, (struct sockaddr *)&m->address, &m->address_size) >= 0);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_come(m, &m->clients[i]);
 }

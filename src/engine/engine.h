@@ -178,9 +178,9 @@ struct engine {
 };
 
 extern const struct engine engine_kvm;
-extern const struct engine engine_fake; /* tests and fuzzers; see engine/fake.h */
+extern const struct engine engine_fake; /* for tests; see engine/fake.h */
 
 /* All engines for guests, ended by NULL (fake is not one). */
 extern const struct engine *const engines[];
-/* By name; NULL or "auto" = the first usable one. */
+/* By name, also "fake"; NULL or "auto" = the first usable one of `engines`. */
 const struct engine *engine_find(const char *name, struct error *err);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* See fake.h. Everything runs on the test's one thread. */
+/*
+ * See fake.h. In a test everything runs on its one thread. In a worker each processor has a thread,
+ * which halts until it is fetched: only that is shared between threads, under `lock`.
+ */
 #include "engine/fake.h"
 
 #include "lib/cleanup.h"
@@ -22,6 +25,9 @@ struct fake_partition {
 	struct vp_registers registers[ENGINE_MAX_VPS];
 	unsigned interrupts;
 	uint32_t last_interrupt;
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t kick;
+	bool kicked[ENGINE_MAX_VPS];
 };
 
 static struct fake_partition *fake_of(struct engine_partition *p)
@@ -86,14 +92,22 @@ static int fake_create(struct gmem *gm, unsigned vp_count, struct engine_partiti
 		return error_set(err, -ENOMEM, "out of memory");
 	f->base =
 		(struct engine_partition){ .engine = &engine_fake, .vp_count = vp_count, .gm = gm };
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->kick, NULL);
 	*ret = &f->base;
 	return 0;
 }
 
 static void fake_destroy(struct engine_partition *p)
 {
-	if (p)
-		free(fake_of(p));
+	struct fake_partition *f;
+
+	if (!p)
+		return;
+	f = fake_of(p);
+	pthread_cond_destroy(&f->kick);
+	pthread_mutex_destroy(&f->lock);
+	free(f);
 }
 
 static int fake_reset(struct engine_partition *p, struct error *err)
@@ -138,17 +152,25 @@ static int fake_set_msr(struct engine_partition *p, unsigned vp, uint32_t msr, u
 	return -ENOENT;
 }
 
+/* There is nothing to run: the processor halts, and no interrupt ends that. */
 static void fake_run(struct engine_partition *p, unsigned vp, struct vp_exit *ret)
 {
-	(void)p;
-	ret->kind = VP_EXIT_ERROR;
-	memset(&ret->error, 0, sizeof(ret->error));
-	error_set(&ret->error, -ENODEV, "engine fake has no CPU to run virtual processor %u", vp);
+	struct fake_partition *f = fake_of(p);
+
+	LOCK_SCOPE(&f->lock);
+	while (!f->kicked[vp])
+		pthread_cond_wait(&f->kick, &f->lock);
+	f->kicked[vp] = false;
+	ret->kind = VP_EXIT_INTERRUPTED;
 }
 
 static void fake_kick(struct engine_partition *p, unsigned vp)
 {
-	(void)p, (void)vp;
+	struct fake_partition *f = fake_of(p);
+
+	LOCK_SCOPE(&f->lock);
+	f->kicked[vp] = true;
+	pthread_cond_broadcast(&f->kick);
 }
 
 static int fake_interrupt(struct engine_partition *p, uint64_t address, uint32_t data)
@@ -195,7 +217,7 @@ static int fake_bind_connection(struct engine_partition *p, uint32_t connection_
 
 const struct engine engine_fake = {
 	.name = "fake",
-	.summary = "no CPU: devices in tests and fuzzers",
+	.summary = "no CPU: for tests and fuzzers",
 	.probe = fake_probe,
 	.supported_cpuid = fake_supported_cpuid,
 	.create = fake_create,

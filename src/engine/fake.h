@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Engine fake: a partition without a CPU, for unit tests and fuzzers. What a guest would do is done
- * by the test: it writes guest memory, calls these functions, and reads what was raised.
+ * by the test: it writes guest memory, calls these functions, and reads what was raised. A worker
+ * takes it when its description names it: such a machine halts from its first instruction on, but
+ * can be paused, reset and powered off like any, on a host without KVM, and costs next to nothing.
  */
 #pragma once
 

@@ -87,6 +87,7 @@ struct search {
 	const struct disk_open_options *options;
 	char *found;
 	int fd;
+	int error; /* of one that is there, but cannot be opened; 0 = none */
 };
 
 static bool try_path(struct search *s, char *path)
@@ -98,6 +99,8 @@ static bool try_path(struct search *s, char *path)
 		s->found = path;
 		return true;
 	}
+	if (errno != ENOENT && errno != ENOTDIR)
+		s->error = errno;
 	free(path);
 	return false;
 }
@@ -149,6 +152,9 @@ static int parent_find(struct search *s, const struct disk_parent *p, struct err
 	    try_absolute(s, p->volume) || try_folders(s, p->relative) ||
 	    try_folders(s, p->absolute) || try_folders(s, p->volume))
 		return 0;
+	if (s->error)
+		return error_errno(err, -s->error, "its parent \"%s\" (%s) cannot be opened",
+				   best_name(p), guid_format(&p->id, id));
 	return error_set(err, -ENOENT,
 			 "its parent \"%s\" (%s) is not there; put it beside the image, name its "
 			 "folder, or rebase the image",

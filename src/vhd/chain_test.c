@@ -403,6 +403,10 @@ static void test_wrong_parents(void **state)
 	/* missing */
 	assert_int_equal(run("mkdir moved && mv 0.vhdx moved/0.vhdx"), 0);
 	expect_refused(2, -ENOENT, "is not there");
+	/* there, but not to be opened */
+	assert_int_equal(run("ln -s 0.vhdx 0.vhdx"), 0);
+	expect_refused(2, -ELOOP, "cannot be opened");
+	assert_int_equal(run("rm 0.vhdx"), 0);
 	/* found again by its new name */
 	snprintf(moved, sizeof(moved), "%s/moved/0.vhdx", folder);
 	if (image_rebase(loop, path_of(1), moved, &ro, &err) < 0)

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where a serial port's bytes go: a descriptor that was passed, a Unix socket that one client at a
- * time connects to, or a pseudo-terminal. Output comes from VP threads and is written by the loop;
- * what nobody takes is kept up to a limit and then dropped, oldest last.
+ * Where a serial port's bytes go: a descriptor that was passed, a Unix socket that several clients
+ * connect to, or a pseudo-terminal. Output comes from VP threads and is written by the loop; what
+ * nobody takes is kept up to a limit. What comes then is dropped; for a socket the oldest is.
  */
 #pragma once
 
 #include "event/loop.h"
 
 struct console;
+
+#define CONSOLE_VIEWERS 8 /* clients of a socket; all get all output, input is taken from any */
 
 enum console_kind {
 	CONSOLE_NONE,
@@ -19,8 +21,10 @@ enum console_kind {
 
 struct console_options {
 	enum console_kind kind;
-	int descriptor;   /* of DESCRIPTOR; the console's from here on */
-	const char *path; /* of SOCKET: made; of PTY: a symbolic link to it, may be NULL */
+	int descriptor;   /* of DESCRIPTOR, or of SOCKET: listens; the console's from here on */
+	const char *path; /* of SOCKET, without a descriptor: made; of PTY: a symbolic link to it,
+			     may be NULL */
+	size_t history;   /* of SOCKET: bytes that a client gets although others have had them */
 	/* Input; returns how many bytes were taken, the rest is offered again by console_resume. */
 	size_t (*input)(void *context, const uint8_t *data, size_t size);
 	void *context;

@@ -415,13 +415,16 @@ static void on_disk_event(void *context, const struct live_event *event)
 	tell_all(context, o, may_miss);
 }
 
-static int listen_on(struct control *c, const char *path, struct error *err)
+static int listen_on(struct control *c, const struct vm_control *d, struct error *err)
 {
-	c->listener = unix_listen(path, err);
+	if (d->path && d->listener >= 0)
+		return error_set(err, -EINVAL, "control: either a path or a listener");
+	c->listener = d->path ? unix_listen(d->path, err)
+			      : unix_listener_take((int)d->listener, "control.listener", err);
 	if (c->listener < 0)
 		return c->listener;
 	if (loop_watch(c->loop, &c->listen_watch, c->listener, EPOLLIN, on_connection) < 0)
-		return error_errno(err, -errno, "cannot watch \"%s\"", path);
+		return error_errno(err, -errno, "cannot watch the control socket");
 	return 0;
 }
 
@@ -440,8 +443,8 @@ int control_new(struct loop *loop, struct machine *machine, const struct vm_cont
 		c->clients[i].control = c;
 		c->clients[i].fd = -1;
 	}
-	if (description->path)
-		r = listen_on(c, description->path, err);
+	if (description->path || description->listener >= 0)
+		r = listen_on(c, description, err);
 	if (r >= 0 && description->descriptor >= 0) {
 		r = client_add(c, (int)description->descriptor);
 		if (r < 0)

@@ -40,9 +40,9 @@ int vm_file_open(const struct vm_file *file, const char *where, bool read_only, 
 {
 	int fd;
 
-	if (!file->path == (file->descriptor < 0))
-		return error_set(err, -EINVAL, "%s needs either a path or a descriptor", where);
-	if (!file->path) {
+	if (!file->path && file->descriptor < 0)
+		return error_set(err, -EINVAL, "%s needs a path or a descriptor", where);
+	if (file->descriptor >= 0) {
 		if (fcntl((int)file->descriptor, F_GETFD) < 0)
 			return error_errno(err, -errno, "%s: descriptor %lld was not passed", where,
 					   (long long)file->descriptor);

@@ -450,6 +450,7 @@ static void serial_options(const struct vm_serial *s, struct console_options *re
 	ret->kind = kinds[s->kind];
 	ret->descriptor = (int)s->descriptor;
 	ret->path = s->path;
+	ret->history = s->history * KIB;
 }
 
 static int build_platform(struct machine *m, struct error *err)

@@ -6,6 +6,7 @@
 #include "event/loop.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "lib/sandbox.h"
 #include "worker/control.h"
 #include "worker/machine.h"
 #include "worker/sandbox.h"
@@ -150,7 +151,7 @@ static int worker_setup(struct worker *w, const struct options *o, struct error 
 	if (r >= 0)
 		r = control_new(w->loop, w->machine, &w->description.control, &w->control, err);
 	let_guests_batch();
-	if (r >= 0 && o->sandbox)
+	if (r >= 0 && o->sandbox && !SANDBOX_SANITIZED)
 		r = worker_sandbox_enter(err);
 	if (r >= 0)
 		r = machine_start(w->machine, err);

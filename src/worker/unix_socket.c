@@ -6,6 +6,7 @@
 #include "lib/types.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -53,4 +54,19 @@ int unix_listen(const char *path, struct error *err)
 	if (r < 0 || listen(fd, BACKLOG) < 0)
 		return error_errno(err, -errno, "cannot listen at \"%s\"", path);
 	return steal_fd(&fd);
+}
+
+int unix_listener_take(int fd, const char *where, struct error *err)
+{
+	int listens = 0, flags = fcntl(fd, F_GETFL);
+	socklen_t size = sizeof(listens);
+
+	if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0)
+		return error_errno(err, -errno, "%s: descriptor %d", where, fd);
+	if (!listens)
+		return error_set(err, -EINVAL, "%s: descriptor %d is not a socket that listens",
+				 where, fd);
+	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return error_errno(err, -errno, "%s: descriptor %d", where, fd);
+	return fd;
 }

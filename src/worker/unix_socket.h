@@ -10,3 +10,5 @@
  * started the worker removes it afterwards: the worker itself may not.
  */
 int unix_listen(const char *path, struct error *err) _must_check_;
+/* Takes over a socket that was passed and listens already: `fd`, or negative with words. */
+int unix_listener_take(int fd, const char *where, struct error *err) _must_check_;
