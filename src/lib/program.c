@@ -29,7 +29,8 @@ static bool is_program(const char *path, int length)
 int program_find(const char *name, const char *built, char ret[static PATH_MAX], struct error *err)
 {
 	const char *chosen = secure_getenv("PARTITA_LIBEXEC");
-	const char *const beside[] = { ".", built ? built : ".", "../libexec/partita" };
+	const char *const beside[] = { ".", built ? built : ".", "../libexec/partita", "../sbin",
+				       "../bin" };
 	char own[PATH_MAX];
 	int n;
 

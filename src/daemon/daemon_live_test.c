@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The whole service over real workers, on engine fake: started, watched, taken over by the next
+ * service, killed, started again. Arguments: the worker's and the keeper's program.
+ */
+#include "daemon/testing.h"
+#include "daemon/vm.h"
+#include "lib/cleanup.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+
+#define WAIT_S 30
+
+static const struct caller ada = { .name = "ada", .uid = 1000, .administrator = true };
+static const char *worker_program, *keeper_program;
+
+struct test {
+	struct loop *loop;
+	struct daemon *d;
+	char *folder;
+};
+
+static void begin(struct test *t)
+{
+	char state[256], run[256];
+	const struct daemon_options o = {
+		.state_folder = state,
+		.run_folder = run,
+		.user = true,
+		.worker = worker_program,
+		.keeper = keeper_program,
+	};
+	struct error err = { 0 };
+
+	snprintf(state, sizeof(state), "%s/s", t->folder);
+	snprintf(run, sizeof(run), "%s/r", t->folder);
+	assert_int_equal(loop_new(0, &t->loop, &err), 0);
+	if (daemon_new(t->loop, &o, &t->d, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
+static void end(struct test *t)
+{
+	daemon_free(t->d);
+	loop_free(t->loop);
+}
+
+static int setup(void **state)
+{
+	struct test *t = calloc(1, sizeof(*t));
+	char kernel[256];
+	void *folder;
+
+	if (test_folder_setup(&folder) < 0)
+		return -1;
+	t->folder = folder;
+	snprintf(kernel, sizeof(kernel), "%s/kernel", t->folder);
+	if (testing_kernel_write(kernel) < 0)
+		return -1;
+	begin(t);
+	*state = t;
+	return 0;
+}
+
+static int64_t now_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+static int print_event(void *context, const struct event *event)
+{
+	(void)context;
+	print_message("%s: %s\n", event->kind, event->words);
+	return 0;
+}
+
+/* What the service has to say of it, when it is not what it should be. */
+static void print_events(struct test *t)
+{
+	const struct event_filter all = { 0 };
+	struct error err = { 0 };
+
+	loop_once(t->loop, 0);
+	if (events_query(t->d->events, &all, print_event, NULL, &err) < 0)
+		print_message("%s\n", err.message);
+}
+
+static void wait_state(struct test *t, struct vm *vm, enum vm_state state)
+{
+	int64_t deadline = now_s() + WAIT_S;
+
+	while (vm->state != state) {
+		assert_true(loop_once(t->loop, 1000) >= 0);
+		if (now_s() <= deadline)
+			continue;
+		print_events(t);
+		fail_msg("%s is %s (%s), not %s", vm->settings.name, vm_state_name(vm->state),
+			 vm->state_words, vm_state_name(state));
+	}
+}
+
+static void mark(void *context)
+{
+	*(bool *)context = true;
+}
+
+static void all_down(struct test *t)
+{
+	int64_t deadline = now_s() + WAIT_S;
+	bool down = false;
+
+	daemon_shut_down(t->d, WAIT_S, mark, &down);
+	while (!down && now_s() < deadline)
+		assert_true(loop_once(t->loop, 1000) >= 0);
+	assert_true(down);
+}
+
+static int teardown(void **state)
+{
+	struct test *t = *state;
+	void *folder = t->folder;
+
+	all_down(t);
+	end(t);
+	free(t);
+	return test_folder_teardown(&folder);
+}
+
+static struct vm *make(struct test *t, const char *name, const char *critical)
+{
+	char kernel[256];
+	json_t *settings;
+	struct error err = { 0 };
+	struct vm *vm;
+
+	snprintf(kernel, sizeof(kernel), "%s/kernel", t->folder);
+	settings = json_pack("{s:s,s:s,s:{s:i},s:{s:s},s:{s:s}}", "name", name, "engine", "fake",
+			     "memory", "startup", 32, "boot", "kernel", kernel, "automatic",
+			     "critical_error", critical);
+	if (vm_create(t->d, &ada, settings, NULL, NULL, &vm, &err) < 0)
+		fail_msg("%s", err.message);
+	json_decref(settings);
+	return vm;
+}
+
+static struct job *act(struct vm *vm, enum vm_action action)
+{
+	struct error err = { 0 };
+	struct job *job;
+
+	if (vm_act(vm->daemon, &ada, vm, action, &job, &err) < 0)
+		fail_msg("%s", err.message);
+	return job;
+}
+
+static struct vm *named(struct test *t, const char *name)
+{
+	struct vm *vm = NULL;
+
+	assert_int_equal(vm_one(t->d, &ada, name, &vm, NULL), 0);
+	return vm;
+}
+
+static void test_a_life(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make(t, "a", "none");
+	struct job *job = act(vm, VM_START);
+	struct worker_usage usage;
+
+	wait_state(t, vm, VM_RUNNING);
+	assert_int_equal(job->state, JOB_COMPLETED);
+	assert_true(worker_pid(vm->worker) > 0);
+	assert_int_equal(worker_usage_get(vm->worker, &usage), 0);
+	assert_true(usage.memory > 0);
+	act(vm, VM_PAUSE);
+	wait_state(t, vm, VM_PAUSED);
+	act(vm, VM_RESUME);
+	wait_state(t, vm, VM_RUNNING);
+	job = act(vm, VM_RESET);
+	wait_state(t, vm, VM_RUNNING);
+	assert_int_equal(job->state, JOB_COMPLETED);
+	job = act(vm, VM_STOP);
+	wait_state(t, vm, VM_OFF);
+	assert_int_equal(job->state, JOB_COMPLETED);
+	assert_null(vm->worker);
+}
+
+static void test_the_next_service_takes_over(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make(t, "a", "none"), *other = make(t, "b", "none");
+	pid_t pid;
+
+	act(vm, VM_START);
+	act(other, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	wait_state(t, other, VM_RUNNING);
+	act(other, VM_PAUSE);
+	wait_state(t, other, VM_PAUSED);
+	pid = worker_pid(vm->worker);
+	end(t);
+	assert_int_equal(kill(pid, 0), 0);
+	begin(t);
+	vm = named(t, "a");
+	wait_state(t, vm, VM_RUNNING);
+	wait_state(t, named(t, "b"), VM_PAUSED);
+	assert_int_equal(worker_pid(vm->worker), pid);
+	act(vm, VM_STOP);
+	wait_state(t, vm, VM_OFF);
+}
+
+static void test_one_that_dies_is_told_of(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make(t, "a", "pause");
+	pid_t pid;
+
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	kill(worker_pid(vm->worker), SIGKILL);
+	wait_state(t, vm, VM_CRITICAL);
+	if (!strstr(vm->state_words, "killed"))
+		fail_msg("%s", vm->state_words);
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	/* The same while no service runs. */
+	pid = worker_pid(vm->worker);
+	end(t);
+	kill(pid, SIGKILL);
+	begin(t);
+	vm = named(t, "a");
+	wait_state(t, vm, VM_CRITICAL);
+	act(vm, VM_STOP);
+	assert_int_equal(vm->state, VM_OFF);
+}
+
+static void test_one_that_dies_is_started_again(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make(t, "a", "restart");
+	pid_t pid;
+
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	pid = worker_pid(vm->worker);
+	kill(pid, SIGSEGV);
+	wait_state(t, vm, VM_CRITICAL);
+	wait_state(t, vm, VM_RUNNING);
+	assert_int_not_equal(worker_pid(vm->worker), pid);
+}
+
+static void test_one_that_cannot_start(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make(t, "a", "restart");
+	json_t *patch = json_pack("{s:{s:s}}", "boot", "kernel", "missing");
+	struct error err = { 0 };
+	struct job *job;
+
+	assert_int_equal(vm_change(t->d, &ada, vm, patch, 0, &err), 0);
+	json_decref(patch);
+	assert_int_equal(vm_act(t->d, &ada, vm, VM_START, &job, &err), -ENOENT);
+	assert_non_null(strstr(err.message, "missing"));
+	assert_int_equal(vm->state, VM_OFF);
+	/* A file that is none: the worker says so, and it is off. */
+	patch = json_pack("{s:{s:s}}", "boot", "kernel", "vm.json");
+	assert_int_equal(vm_change(t->d, &ada, vm, patch, 0, &err), 0);
+	json_decref(patch);
+	job = act(vm, VM_START);
+	wait_state(t, vm, VM_OFF);
+	assert_int_equal(job->state, JOB_FAILED);
+	assert_true(strlen(job->error.message) > 0);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	static const struct CMUnitTest tests[] = {
+		TEST(test_a_life),
+		TEST(test_the_next_service_takes_over),
+		TEST(test_one_that_dies_is_told_of),
+		TEST(test_one_that_dies_is_started_again),
+		TEST(test_one_that_cannot_start),
+	};
+
+	if (argc != 3)
+		return 2;
+	worker_program = argv[1];
+	keeper_program = argv[2];
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

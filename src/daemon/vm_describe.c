@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+/*
+ * See vm_describe.h. What the two schemas have in common under different names; what a worker does
+ * not know yet was refused before (vm_check.c).
+ */
+#include "daemon/vm_describe.h"
+
+#include "lib/types.h"
+
+static json_t *describe_file(const char *path)
+{
+	return path ? json_pack("{s:s}", "path", path) : NULL;
+}
+
+static json_t *describe_boot(const struct vm_boot *b)
+{
+	return json_pack("{s:o,s:o*,s:s}", "kernel", describe_file(b->kernel), "initrd",
+			 describe_file(b->initrd), "command_line", b->command_line);
+}
+
+static json_t *describe_drive(const struct vm_drive *d)
+{
+	return json_pack("{s:i,s:o,s:o*,s:s,s:s,s:b,s:b}", "lun", (int)d->location, "file",
+			 describe_file(d->path), "set", describe_file(d->set), "kind",
+			 vm_drive_kind_names[d->kind], "format", vm_drive_format_names[d->format],
+			 "read_only", d->read_only || d->kind == VM_DRIVE_KIND_DVD, "direct",
+			 d->direct && d->kind == VM_DRIVE_KIND_DISK);
+}
+
+static json_t *describe_controller(const struct vm_scsi_controller *c)
+{
+	json_t *drives = json_array();
+
+	for (unsigned i = 0; i < c->drives_count; i++)
+		json_array_append_new(drives, describe_drive(&c->drives[i]));
+	return json_pack("{s:o}", "drives", drives);
+}
+
+static json_t *describe_port(const struct vm_com_port *p)
+{
+	static const char *const kinds[] = {
+		[VM_COM_PORT_KIND_NONE] = "none",
+		[VM_COM_PORT_KIND_CONSOLE] = "none",
+		[VM_COM_PORT_KIND_SOCKET] = "socket",
+		[VM_COM_PORT_KIND_PTY] = "pty",
+	};
+
+	return json_pack("{s:s,s:s*}", "kind", kinds[p->kind], "path", p->path);
+}
+
+json_t *vm_describe(const struct vm_settings *s)
+{
+	json_t *scsi = json_array(), *serial = json_array();
+
+	for (unsigned i = 0; i < s->scsi_controllers_count; i++)
+		json_array_append_new(scsi, describe_controller(&s->scsi_controllers[i]));
+	for (unsigned i = 0; i < s->com_ports_count; i++)
+		json_array_append_new(serial, describe_port(&s->com_ports[i]));
+	return json_pack("{s:s,s:s,s:i,s:i,s:b,s:s,s:o,s:o,s:o,s:{s:s},s:{s:i},s:s}", "name",
+			 s->name, "id", s->id, "processors", (int)s->processors.count, "memory",
+			 (int)s->memory.startup, "memory_locked", s->memory.locked, "engine",
+			 s->engine, "boot", describe_boot(&s->boot), "scsi", scsi, "serial", serial,
+			 "vmbus", "max_version", s->hardware.vmbus_version, "storvsp",
+			 "sub_channels", (int)s->hardware.sub_channels, "on_reset",
+			 vm_on_guest_reset_names[s->hardware.on_guest_reset]);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* What vm.c, its siblings vm_*.c, daemon.c and host.c share of a machine; nobody else. */
+#pragma once
+
+#include "daemon/host.h"
+#include "daemon/vm.h"
+#include "daemon/vm_registry.h"
+#include "daemon/words.h"
+
+enum vm_timer {
+	VM_TIMER_NONE,
+	VM_TIMER_STOP,    /* a worker that does not end is killed */
+	VM_TIMER_RESTART, /* after a failure */
+};
+
+struct vm_entry {
+	struct vm vm;
+	struct vm_entry *hash_next;
+	enum vm_state before; /* the action under way; what a refusal goes back to */
+	bool job_stops;       /* vm.job is one that ends at off */
+	bool stop_again;      /* the worker refused to power off in the state it is in */
+	bool asking;
+	bool was_running;   /* when the last service, or the host, went down */
+	bool auto_starting; /* counted as such by vm_auto.c */
+	struct worker_request request;
+	struct loop_timer timer;
+	enum vm_timer timer_use;
+	unsigned failures; /* one after another */
+	/* For cpu_percent: what it was then, and since. */
+	uint64_t sample_ns, sample_cpu_us;
+	double cpu_percent;
+};
+
+struct vm_index {
+	struct daemon *daemon;
+	struct vm_entry **buckets;
+	unsigned bucket_count; /* a power of two */
+	uint64_t revision;     /* that was given last */
+	bool new_boot;         /* the host has restarted since the last service */
+	struct vm_starts *starts;
+	bool shutting_down;
+	bool unsettled; /* rows of machines that are there say that they are about to be */
+	struct loop_timer settle;
+	struct loop_timer sample; /* of metering */
+	struct loop_timer deadline;
+	struct loop_task all_off;
+	void (*down)(void *context);
+	void *down_context;
+};
+
+#define entry_of(vm_) container_of(vm_, struct vm_entry, vm)
+
+/* --- vm_list.c --- */
+int index_new(struct daemon *d, struct error *err) _must_check_;
+void index_free(struct daemon *d); /* with all machines */
+void settle_later(struct daemon *d);
+uint64_t revision_next(struct daemon *d);
+struct vm *vm_find(struct daemon *d, const char *id); /* exact, lower case */
+/* Makes it with empty settings, on no list; NULL: no memory. */
+struct vm *vm_new(struct daemon *d, const char *id, const char *folder);
+void vm_free(struct vm *vm);
+void vm_link(struct vm *vm);
+void vm_unlink(struct vm *vm);
+/* The settings become the machine's (and are zeroed); it moves to its place in the list. */
+void vm_settings_take(struct vm *vm, struct vm_settings *s);
+bool name_matches(const char *pattern, const char *name);
+
+/* --- vm.c --- */
+int vms_load(struct daemon *d, struct error *err) _must_check_;
+/* Reads the folder again; what is wrong is vm->broken. */
+void vm_read(struct vm *vm);
+int caller_check(struct daemon *d, const struct caller *c, enum operation op, const struct vm *vm,
+		 struct error *err) _must_check_;
+/* Rules that need to know the host and the other machines; `old` NULL: a new one. */
+int vm_check_here(struct daemon *d, const struct caller *c, const char *folder,
+		  const struct vm_settings *s, const struct vm *old,
+		  struct error *err) _must_check_;
+/* No "..", no ".", no "//": what it looks like is where it leads, but for links. */
+bool path_plain(const char *path);
+char *machine_folder(const struct daemon *d); /* where new ones are made; to be freed */
+
+/* --- vm_act.c --- */
+/* Takes over what runs. */
+void vms_adopt(struct daemon *d);
+void vm_state_set(struct vm *vm, enum vm_state state, const char *words);
+void vm_let_go(struct vm *vm); /* of its worker and timers: the service ends */
+int vm_limits_apply(struct vm *vm, const struct vm_settings *s, struct error *err) _must_check_;
+void vm_power_off(struct vm *vm); /* of the service's own accord, without a job */
+void vm_timer_clear(struct vm *vm);
+void vm_act_init(struct vm *vm);
+/* In the registry: whether it is to run, and why it is critical. */
+void vm_remember(struct vm *vm, bool running, const char *critical);
+/* What the registry had when it was loaded. */
+void vm_recall(struct vm *vm, const struct registry_row *row);
+
+/* --- vm_auto.c --- */
+void starts_begin(struct daemon *d);
+void starts_free(struct daemon *d);
+void down_free(struct daemon *d);  /* a shutdown under way is not waited for any more */
+void vm_auto_state(struct vm *vm); /* its state has changed */
+
+/* --- vm_meter.c --- */
+int meter_begin(struct daemon *d, struct error *err) _must_check_;
+void meter_end(struct daemon *d);
+void vm_meter_follow(struct vm *vm); /* its settings are new */
+void vm_meter_sample(struct vm *vm);
+
+/* --- host.c --- */
+char *host_boot_id(void); /* to be freed; NULL: not known */
+void host_admission(const struct daemon *d, const struct vm *vm, struct admission *ret);
