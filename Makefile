@@ -3,7 +3,7 @@
 # A thin front door; Meson and the scripts do the work. Every target installs the Debian packages
 # that it misses (tools/packages.txt).
 
-.PHONY: all check demo bench prove install clean distclean
+.PHONY: all check demo bench prove deb install clean distclean
 MAKEFLAGS += --no-print-directory
 
 all: build/build.ninja
@@ -17,7 +17,7 @@ build/build.ninja:
 check:
 	@tools/check
 
-# a Debian guest from nothing to its login, and what it saw there
+# a Debian guest of the service, from nothing to its login and away again
 demo: all
 	@tools/need lab guest
 	@tools/demo
@@ -30,6 +30,11 @@ bench: all
 # Frama-C's proof of the arithmetic on a guest's numbers
 prove:
 	@tools/prove
+
+# a Debian package: build/partita_VERSION_ARCH.deb
+deb:
+	@tools/need build package
+	@tools/deb
 
 # DESTDIR is honoured
 install: all

@@ -5,17 +5,34 @@
 #include "lib/error.h"
 #include "lib/types.h"
 
+#include <getopt.h>
+
+/* The same for all verbs; partita(1) has them as a table. */
 enum cli_exit {
 	CLI_OK = 0,
 	CLI_FAILED = 1,
-	CLI_USAGE = 2,
+	CLI_USAGE = 2,     /* wrong usage, or a value that the service refuses */
+	CLI_NOT_FOUND = 3, /* there is no such thing */
+	CLI_DENIED = 4,    /* one may not */
+	CLI_STATE = 5,     /* not in this state: running, busy, changed meanwhile, not unique */
+	CLI_AWAY = 6,      /* the service cannot be reached */
+	CLI_TIMEOUT = 7,
+	CLI_NO_ROOM = 8, /* memory, or room on a disk */
+	CLI_CANCELLED = 9,
 };
 
-/* One row of the table of verbs: `main` gets argv from the verb's own name on. */
+/* A verb that does without the service; `main` gets argv from its own name on. */
 struct cli_verb {
 	const char *name, *summary;
 	int (*main)(int argc, char **argv);
+	/* for completion: its options, and the words that may come first, ending with NULL */
+	const struct option *options;
+	const char *const *words;
 };
+extern const struct cli_verb cli_verbs[];
+extern const unsigned cli_verb_count;
+extern const struct option run_options[], disk_options[];
+extern const char *const disk_words[], *const completion_words[];
 
 int cli_run(int argc, char **argv);
 int cli_disk(int argc, char **argv);

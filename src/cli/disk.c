@@ -4,6 +4,7 @@
  * those that need files are in disk_files.c.
  */
 #include "cli/disk.h"
+#include "cli/client.h"
 
 #include "lib/cleanup.h"
 
@@ -14,10 +15,12 @@
 #include <string.h>
 
 static const char usage[] =
-	"usage: partita disk VERB --control SOCKET [DISK...] [OPTION...]\n"
+	"usage: partita disk VERB --vm NAME|--control SOCKET [DISK...] [OPTION...]\n"
 	"\n"
-	"Does something with disks of a running machine while its guest uses them. SOCKET is what\n"
-	"was given to `partita run --control`. A DISK is its controller and LUN, like 0:1.\n"
+	"Does something with disks of a running machine while its guest uses them: of a machine "
+	"of\n"
+	"the management service, or of one whose SOCKET was given to `partita run --control`. A\n"
+	"DISK is its controller and LUN, like 0:1.\n"
 	"\n"
 	"  query [DISK]             what disks there are, their images and what is done to them\n"
 	"  resize DISK [+]SIZE      make it larger, or smaller when its end is free\n"
@@ -28,7 +31,9 @@ static const char usage[] =
 	"  thaw DISK...             let them go on\n"
 	"  track DISK ACTION        what of it changes: on, off, point, list, drop ID, since ID\n"
 	"\n"
-	"  --control SOCKET     the machine's control socket\n"
+	"  --vm NAME            the machine, by its name or id\n"
+	"  --host PLACE         which service has it: unix:PATH\n"
+	"  --control SOCKET     or the machine's control socket\n"
 	"  --image N|FILE       merge: which image of the chain, 0 is the topmost (0)\n"
 	"  --delete             merge: delete the image afterwards\n"
 	"  --background         merge: do not wait for the end\n"
@@ -39,7 +44,7 @@ static const char usage[] =
 	"  --help               print this\n"
 	"\n"
 	"Examples:\n"
-	"  partita disk query --control vm.sock\n"
+	"  partita disk query --vm web\n"
 	"  partita disk snapshot --control vm.sock 0:0=monday.vhdx\n"
 	"  partita disk merge --control vm.sock 0:0 --delete\n"
 	"  partita disk resize --control vm.sock 0:0 +20G\n";
@@ -395,12 +400,19 @@ static const struct verb {
 	{ "thaw", 1, 64, run_thaw },          { "track", 2, 3, run_track },
 };
 
+const char *const disk_words[] = { "query",  "resize", "snapshot", "merge", "cancel",
+				   "freeze", "thaw",   "track",    NULL };
+
 enum {
-	OPT_BLOCK_SIZE = 256,
+	OPT_VM = 256,
+	OPT_HOST,
+	OPT_BLOCK_SIZE,
 	OPT_SECONDS,
 };
 
-static const struct option long_options[] = {
+const struct option disk_options[] = {
+	{ "vm", required_argument, NULL, OPT_VM },
+	{ "host", required_argument, NULL, OPT_HOST },
 	{ "control", required_argument, NULL, 'c' },
 	{ "image", required_argument, NULL, 'i' },
 	{ "delete", no_argument, NULL, 'd' },
@@ -437,6 +449,12 @@ static int set_option(struct disk_run *run, int option, const char *text)
 	case 'c':
 		run->o.control = text;
 		return 0;
+	case OPT_VM:
+		run->o.vm = text;
+		return 0;
+	case OPT_HOST:
+		run->o.host = text;
+		return 0;
 	case 'i':
 		run->o.image = text;
 		return 0;
@@ -463,6 +481,50 @@ static int wrong_usage(const char *words)
 	return CLI_USAGE;
 }
 
+/* The control socket of a machine of the service: RUN/ID/control. */
+static int control_of_vm(struct disk_run *run, struct client *c, char **ret)
+{
+	_cleanup_free_ char *path = client_path("/vms/", run->o.vm, "");
+	json_t *vm = NULL, *host = NULL;
+	int r = client_get(c, path, &vm, &run->err);
+
+	if (r >= 0)
+		r = client_get(c, "/host", &host, &run->err);
+	if (r >= 0 && !*string(host, "run_folder"))
+		r = error_set(&run->err, -EOPNOTSUPP,
+			      "the service does not say where its machines' sockets are");
+	if (r >= 0 &&
+	    asprintf(ret, "%s/%s/control", string(host, "run_folder"), string(vm, "id")) < 0)
+		r = error_set(&run->err, -ENOMEM, "out of memory");
+	json_decref(host);
+	json_decref(vm);
+	return r;
+}
+
+static int machine_connect(struct disk_run *run)
+{
+	_cleanup_free_ char *control = NULL;
+	struct client *c;
+	int r;
+
+	if (!run->o.vm)
+		return control_connect(run->o.control, &run->client, &run->err);
+	r = client_new(run->o.host, &c, &run->err);
+	if (r < 0)
+		return r;
+	r = client_socket(c) ? control_of_vm(run, c, &control)
+			     : error_set(&run->err, -EOPNOTSUPP,
+					 "disks are changed on the machine's own host only");
+	client_free(c);
+	if (r < 0)
+		return r;
+	if (control_connect(control, &run->client, &run->err) < 0)
+		return error_set(&run->err, run->err.code,
+				 "\"%s\" is not running, or you may not open \"%s\"", run->o.vm,
+				 control);
+	return 0;
+}
+
 static int run_verb(struct disk_run *run, int count, char **words)
 {
 	const struct verb *v = NULL;
@@ -475,11 +537,11 @@ static int run_verb(struct disk_run *run, int count, char **words)
 		return wrong_usage(count ? "there is no such verb" : "a verb is missing");
 	if (count - 1 < v->least || count - 1 > v->most)
 		return wrong_usage("too few or too many words after the verb");
-	if (!run->o.control)
-		return wrong_usage("--control SOCKET is missing");
+	if (!run->o.control == !run->o.vm)
+		return wrong_usage("say either --vm NAME or --control SOCKET");
 	if (run->o.delete &&run->o.background)
 		return wrong_usage("--delete has to wait for the end: not with --background");
-	if (control_connect(run->o.control, &run->client, &run->err) < 0)
+	if (machine_connect(run) < 0)
 		return cli_fail("disk", &run->err);
 	r = v->run(run, count - 1, words + 1);
 	control_disconnect(&run->client);
@@ -491,7 +553,7 @@ int cli_disk(int argc, char **argv)
 	struct disk_run run = { 0 };
 	int c;
 
-	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, "h", disk_options, NULL)) >= 0) {
 		if (c == 'h') {
 			fputs(usage, stdout);
 			return CLI_OK;

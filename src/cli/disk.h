@@ -11,7 +11,7 @@ struct disk_place {
 };
 
 struct disk_options {
-	const char *control, *image;
+	const char *control, *vm, *host, *image;
 	unsigned seconds; /* 0 = not said */
 	uint32_t block_size;
 	bool json, track, delete, background;

@@ -1,73 +1,90 @@
 // SPDX-License-Identifier: MIT
-/* partita: one command line; a table of verbs, each in its own file. */
-#include "cli/cli.h"
+/*
+ * partita: one command line. Nouns with verbs go through the management service (command.h); some
+ * verbs do without it, each in its own file.
+ */
+#include "cli/command.h"
 
-#include <ctype.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "lib/cleanup.h"
+
 #include <string.h>
 
-static const struct cli_verb verbs[] = {
-	{ "run", "run one virtual machine in the foreground", cli_run },
-	{ "disk", "change disks of a running machine", cli_disk },
-	{ "engines", "tell which engines can run virtual machines here", cli_engines },
-};
+#include <curl/curl.h>
 
 static void print_usage(FILE *out)
 {
-	fputs("usage: partita VERB [OPTION...]\n\n", out);
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
-	fputs("\n`partita VERB --help` tells more; partita(1) is the manual.\n", out);
+	fputs("usage: partita NOUN VERB [OPTION...]\n"
+	      "       partita VERB [OPTION...]\n\nNouns, which the management service knows:\n",
+	      out);
+	for (unsigned i = 0; i < command_noun_count; i++)
+		fprintf(out, "  %-12s%s\n", command_nouns[i]->name, command_nouns[i]->summary);
+	fputs("\nVerbs that do without it:\n", out);
+	for (unsigned i = 0; i < cli_verb_count; i++)
+		fprintf(out, "  %-12s%s\n", cli_verbs[i].name, cli_verbs[i].summary);
+	fputs("\n`partita NOUN --help` tells more; partita(1) is the manual. `partita host up`\n"
+	      "starts a service of one's own.\n",
+	      out);
 }
 
-int cli_fail(const char *verb, const struct error *err)
+static int no_noun(const char *word)
 {
-	fprintf(stderr, "partita %s: %s\n", verb, err->message);
-	return CLI_FAILED;
+	struct nearest n = { .word = word };
+
+	for (unsigned i = 0; i < command_noun_count; i++)
+		nearest_try(&n, command_nouns[i]->name);
+	for (unsigned i = 0; i < cli_verb_count; i++)
+		nearest_try(&n, cli_verbs[i].name);
+	if (n.best)
+		fprintf(stderr, "partita: there is no noun \"%s\"; did you mean \"%s\"?\n", word,
+			n.best);
+	else
+		fprintf(stderr, "partita: there is no noun \"%s\"; `partita --help` lists them\n",
+			word);
+	return CLI_USAGE;
 }
 
-int cli_parse_size(const char *text, uint64_t *ret, struct error *err)
+static int run(int argc, char **argv)
 {
-	static const char units[] = "KMGT";
-	char *end;
-	double value = strtod(text, &end);
-	uint64_t unit = 1;
-	const char *u = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+	for (unsigned i = 0; i < command_noun_count; i++)
+		if (!strcmp(argv[0], command_nouns[i]->name))
+			return command_run(command_nouns[i], argc, argv);
+	for (unsigned i = 0; i < cli_verb_count; i++)
+		if (!strcmp(argv[0], cli_verbs[i].name))
+			return cli_verbs[i].main(argc, argv);
+	return no_noun(argv[0]);
+}
 
-	if (u) {
-		unit = UINT64_C(1) << (10 * (u - units + 1));
-		end++;
-		if (!strcasecmp(end, "ib") || !strcasecmp(end, "b"))
-			end += strlen(end);
+/* `partita help vm create` is `partita vm create --help`. */
+static int help(int argc, char **argv)
+{
+	char *words[3] = { argc > 0 ? argv[0] : NULL, argc > 1 ? argv[1] : (char *)"--help",
+			   (char *)"--help" };
+
+	if (argc < 1) {
+		print_usage(stdout);
+		return CLI_OK;
 	}
-	if (end == text || *end || value <= 0 || value * (double)unit >= 0x1p63)
-		return error_set(err, -EINVAL,
-				 "\"%s\" is not a size; write bytes, or a number with K, M, G or T",
-				 text);
-	*ret = (uint64_t)(value * (double)unit);
-	return 0;
+	return run(argc > 1 ? 3 : 2, words);
 }
 
 int main(int argc, char **argv)
 {
+	int status;
+
 	if (argc < 2) {
 		print_usage(stderr);
 		return CLI_USAGE;
 	}
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
-		print_usage(stdout);
-		return CLI_OK;
-	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return help(0, NULL);
+	if (!strcmp(argv[1], "help"))
+		return help(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "--version")) {
 		puts("partita " PARTITA_VERSION);
 		return CLI_OK;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (!strcmp(argv[1], verbs[i].name))
-			return verbs[i].main(argc - 1, argv + 1);
-	fprintf(stderr, "partita: there is no verb \"%s\"\n", argv[1]);
-	print_usage(stderr);
-	return CLI_USAGE;
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	status = run(argc - 1, argv + 1);
+	curl_global_cleanup();
+	return status;
 }

@@ -4,6 +4,7 @@
  * after the escape key Ctrl-A. Works with pipes too (then there is no escape key).
  */
 #include "cli/cli.h"
+#include "cli/terminal.h"
 
 #include "lib/cleanup.h"
 
@@ -13,9 +14,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <termios.h>
-
-#define ESCAPE 1 /* Ctrl-A */
 
 static const char help[] = "\r\nCtrl-A then: x power off, r reset, p pause, c continue, "
 			   "Ctrl-A a Ctrl-A for the guest, h this help\r\n";
@@ -27,22 +25,6 @@ static void forward_signal(int signo)
 	(void)signo;
 	if (worker_pid > 0)
 		kill(worker_pid, SIGTERM);
-}
-
-static void write_all(int fd, const void *data, size_t size)
-{
-	const uint8_t *p = data;
-
-	while (size) {
-		ssize_t n = write(fd, p, size);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return;
-		p += n;
-		size -= (size_t)n;
-	}
 }
 
 static void send_command(const struct relay *relay, const char *command)
@@ -68,7 +50,7 @@ static void escape_key(const struct relay *relay, uint8_t key)
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (keys[i].key == key)
 			send_command(relay, keys[i].command);
-	if (key == ESCAPE)
+	if (key == ESCAPE_KEY)
 		write_all(relay->console, &key, 1);
 	if (key == 'h' || key == '?')
 		write_all(STDOUT_FILENO, help, sizeof(help) - 1);
@@ -81,9 +63,9 @@ static void typed(const struct relay *relay, const uint8_t *data, size_t size, b
 	for (size_t i = 0; i < size; i++) {
 		if (*escaped)
 			escape_key(relay, data[i]);
-		else if (!terminal || data[i] != ESCAPE)
+		else if (!terminal || data[i] != ESCAPE_KEY)
 			write_all(relay->console, &data[i], 1);
-		*escaped = !*escaped && terminal && data[i] == ESCAPE;
+		*escaped = !*escaped && terminal && data[i] == ESCAPE_KEY;
 	}
 }
 
@@ -130,23 +112,19 @@ static void relay_loop(const struct relay *relay, bool terminal)
 int relay_run(const struct relay *relay)
 {
 	struct sigaction action = { .sa_handler = forward_signal };
-	struct termios before, raw;
-	bool terminal = isatty(STDIN_FILENO) && !tcgetattr(STDIN_FILENO, &before);
+	struct termios before;
+	bool terminal;
 	int status = 0;
 
 	worker_pid = relay->pid;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	if (terminal) {
-		raw = before;
-		cfmakeraw(&raw);
-		tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-	}
+	terminal = terminal_raw(&before);
 	relay_loop(relay, terminal);
 	while (waitpid(relay->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (terminal)
-		tcsetattr(STDIN_FILENO, TCSANOW, &before);
+		terminal_restore(&before);
 	return status;
 }

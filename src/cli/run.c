@@ -245,7 +245,7 @@ enum {
 	OPT_NO_SANDBOX,
 };
 
-static const struct option long_options[] = {
+const struct option run_options[] = {
 	{ "kernel", required_argument, NULL, OPT_KERNEL },
 	{ "initrd", required_argument, NULL, OPT_INITRD },
 	{ "cmdline", required_argument, NULL, OPT_CMDLINE },
@@ -458,7 +458,7 @@ static int parse_options(struct run *run, int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, "h", run_options, NULL)) >= 0) {
 		if (c == 'h') {
 			fputs(usage, stdout);
 			return CLI_OK;
