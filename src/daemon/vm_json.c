@@ -82,7 +82,7 @@ static int warn_of_path(void *context, const char *property, const char *path)
 	return json_array_size(w->list) < WARNINGS_MAX ? 0 : 1;
 }
 
-static json_t *status_json(struct vm *vm)
+json_t *vm_status_json(struct vm *vm)
 {
 	struct warnings w = { vm, json_array() };
 	json_t *status = json_object();
@@ -123,7 +123,7 @@ json_t *vm_json_parts(struct vm *vm, unsigned parts)
 		json_object_set_new(json, "settings",
 				    schema_encode(&vm_settings_schema, &vm->settings));
 	if (parts & VM_JSON_STATUS)
-		json_object_set_new(json, "status", status_json(vm));
+		json_object_set_new(json, "status", vm_status_json(vm));
 	json_object_set_new(json, "allowed", allowed_json(vm));
 	return json;
 }

@@ -103,6 +103,8 @@ int vm_state_next(enum vm_state from, enum vm_action a, enum vm_state *ret, stru
 		*ret = states[from].next[a];
 		return 0;
 	}
+	if (!err)
+		return -EBADFD;
 	for (unsigned b = 0; b < VM_ACTION_COUNT; b++)
 		if (states[from].next[b] != REFUSED)
 			n += (size_t)snprintf(allowed + n, sizeof(allowed) - n, "%s%s",

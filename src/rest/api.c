@@ -310,7 +310,7 @@ void api_free(struct api *api)
 		return;
 	job_unwatch(&api->job_watch);
 	event_unwatch(&api->event_watch);
-	settings_texts_free(api);
+	vm_texts_free(api);
 	json_decref(api->components);
 	free(api->document);
 	free(api);

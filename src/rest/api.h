@@ -102,7 +102,7 @@ struct api {
 	struct list waits, streams, consoles;
 	struct job_watch job_watch;
 	struct event_watch event_watch;
-	struct settings_text *texts; /* on_vms.c: of machines, kept for lists */
+	struct vm_text *texts; /* on_vms.c: of machines, kept for lists */
 };
 
 int api_new(struct daemon *d, struct api **ret, struct error *err) _must_check_;
@@ -197,7 +197,7 @@ char *openapi_new(const json_t *components);
 int call_wait_for_job(struct call *call, struct job *job, struct error *err);
 void waits_on_job(struct job_watch *w, struct job *job);
 /* on_vms.c */
-void settings_texts_free(struct api *api);
+void vm_texts_free(struct api *api);
 /* on_events.c */
 void streams_on_event(struct event_watch *w, const struct event *event);
 void streams_end(struct api *api);

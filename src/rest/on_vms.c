@@ -80,37 +80,47 @@ static bool wanted(const struct vm_list *l, const struct vm *vm)
 }
 
 /*
- * Settings as text, which seldom change and are most of a list's work. Revisions do not repeat, so
- * one tells all. A place is taken by whoever comes later.
+ * Machines as text but for their status, which is most of a list's work and seldom changes.
+ * Revisions do not repeat, so that one tells which machine and which settings; machines that are
+ * broken or critical, or have a job, are made each time. A place is taken by whoever comes later.
  */
 #define TEXTS    2048
 #define TEXT_MAX (8 * KIB) /* longer ones are made each time */
 
-struct settings_text {
+struct vm_text {
 	uint64_t revision;
+	enum vm_state state;
+	int64_t since;
 	char *text;
 };
 
-void settings_texts_free(struct api *api)
+void vm_texts_free(struct api *api)
 {
 	for (unsigned i = 0; api->texts && i < TEXTS; i++)
 		free(api->texts[i].text);
 	free(steal_ptr(api->texts));
 }
 
-/* Kept, and valid until another machine is asked for; or to be freed, in *ret_free. */
-static const char *settings_text(struct api *api, const struct vm *vm, char **ret_free)
+static struct vm_text *text_place(struct api *api, const struct vm *vm)
 {
-	struct settings_text *t;
+	if (vm->broken.code || vm->job || vm->state_words[0])
+		return NULL;
+	if (!api->texts)
+		api->texts = calloc(TEXTS, sizeof(*api->texts));
+	return api->texts ? &api->texts[vm->revision % TEXTS] : NULL;
+}
+
+/* Kept, and valid until another machine is asked for; or to be freed, in *ret_free. */
+static const char *text_without_status(struct api *api, struct vm *vm, char **ret_free)
+{
+	struct vm_text *t = text_place(api, vm);
 	json_t *json;
 	char *text;
 
-	if (!api->texts)
-		api->texts = calloc(TEXTS, sizeof(*api->texts));
-	t = api->texts && !vm->broken.code ? &api->texts[vm->revision % TEXTS] : NULL;
-	if (t && t->text && t->revision == vm->revision)
+	if (t && t->text && t->revision == vm->revision && t->state == vm->state &&
+	    t->since == vm->state_since)
 		return t->text;
-	json = schema_encode(&vm_settings_schema, &vm->settings);
+	json = vm_json_parts(vm, VM_JSON_SETTINGS);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	if (!t || !text || strlen(text) > TEXT_MAX) {
@@ -118,22 +128,28 @@ static const char *settings_text(struct api *api, const struct vm *vm, char **re
 		return text;
 	}
 	free(t->text);
-	*t = (struct settings_text){ vm->revision, text };
+	*t = (struct vm_text){ vm->revision, vm->state, vm->state_since, text };
 	return text;
 }
 
 /* All of a machine; to be freed. */
 static char *vm_text(struct api *api, struct vm *vm)
 {
-	_cleanup_json_ json_t *json = vm_json_parts(vm, VM_JSON_STATUS);
-	_cleanup_free_ char *rest = json ? json_dumps(json, JSON_COMPACT) : NULL, *made = NULL;
-	const char *settings = settings_text(api, vm, &made);
-	char *text;
+	_cleanup_json_ json_t *json = vm_status_json(vm);
+	_cleanup_free_ char *status = json ? json_dumps(json, JSON_COMPACT) : NULL, *made = NULL;
+	const char *rest = text_without_status(api, vm, &made);
+	static const char between[] = ",\"status\":";
+	char *text, *p;
 
-	/* its last character is the brace that ends it */
-	if (!rest || !settings ||
-	    asprintf(&text, "%.*s,\"settings\":%s}", (int)strlen(rest) - 1, rest, settings) < 0)
+	if (!rest || !status)
 		return NULL;
+	text = malloc(strlen(rest) + strlen(between) + strlen(status) + 1);
+	if (!text)
+		return NULL;
+	/* over the brace that ends it, which comes back after the status */
+	p = stpcpy(text, rest) - 1;
+	p = stpcpy(stpcpy(p, between), status);
+	strcpy(p, "}");
 	return text;
 }
 
