@@ -92,5 +92,5 @@ json_t *vm_json(struct vm *vm);
 #define VM_JSON_SETTINGS 1u
 #define VM_JSON_STATUS   2u /* looks at files and processes */
 json_t *vm_json_parts(struct vm *vm, unsigned parts);
-json_t *vm_status_json(struct vm *vm); /* the status alone */
+char *vm_status_text(struct vm *vm); /* the status alone, as text; to be freed */
 struct target vm_target(const struct vm *vm);

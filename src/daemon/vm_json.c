@@ -82,9 +82,18 @@ static int warn_of_path(void *context, const char *property, const char *path)
 	return json_array_size(w->list) < WARNINGS_MAX ? 0 : 1;
 }
 
-json_t *vm_status_json(struct vm *vm)
+static json_t *warnings_json(const struct vm *vm)
 {
 	struct warnings w = { vm, json_array() };
+
+	if (w.list && !vm->broken.code)
+		vm_check_paths(&vm->settings, warn_of_path, &w);
+	return w.list;
+}
+
+/* Takes over `warnings`. */
+static json_t *status_json(struct vm *vm, json_t *warnings)
+{
 	json_t *status = json_object();
 	const char *console = vm->worker ? worker_console_path(vm->worker) : NULL;
 
@@ -100,10 +109,27 @@ json_t *vm_status_json(struct vm *vm)
 	if (console)
 		json_object_set_new(status, "console", json_string(console));
 	add_usage(status, vm);
-	if (!vm->broken.code)
-		vm_check_paths(&vm->settings, warn_of_path, &w);
-	json_object_set_new(status, "warnings", w.list);
+	json_object_set_new(status, "warnings", warnings);
 	return status;
+}
+
+/* Most of thousands are off, and nothing is wrong with them. */
+static const char off_text[] = "{\"uptime_s\":0,\"started\":null,\"pid\":null,"
+			       "\"memory_assigned_mib\":0,\"warnings\":[]}";
+
+char *vm_status_text(struct vm *vm)
+{
+	json_t *warnings = warnings_json(vm), *json;
+	char *text;
+
+	if (!vm->worker && !vm->started && warnings && !json_array_size(warnings)) {
+		json_decref(warnings);
+		return strdup(off_text);
+	}
+	json = status_json(vm, warnings);
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	return text;
 }
 
 json_t *vm_json_parts(struct vm *vm, unsigned parts)
@@ -123,7 +149,7 @@ json_t *vm_json_parts(struct vm *vm, unsigned parts)
 		json_object_set_new(json, "settings",
 				    schema_encode(&vm_settings_schema, &vm->settings));
 	if (parts & VM_JSON_STATUS)
-		json_object_set_new(json, "status", vm_status_json(vm));
+		json_object_set_new(json, "status", status_json(vm, warnings_json(vm)));
 	json_object_set_new(json, "allowed", allowed_json(vm));
 	return json;
 }

@@ -182,7 +182,7 @@ bool page_add_text(struct page *p, const char *item, const char *cursor);
 bool page_room(struct page *p);
 int page_answer(struct page *p);
 void page_deinit(struct page *p);
-/* Whether `fields` names `name` or something in it; true when all are asked for. */
+/* Whether `fields` names `name`, or something in it or around it; true when all are asked for. */
 bool page_wants(const struct page *p, const char *name);
 bool name_matches_pattern(const char *pattern, const char *name);
 

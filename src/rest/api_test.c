@@ -337,6 +337,40 @@ static void test_pages(void **state)
 	assert_true(json_is_null(json_object_get(a.json, "next")));
 }
 
+/* Lists are made in another way than single machines. */
+static void expect_list_of_one(void)
+{
+	json_t *all, *one;
+
+	assert_ask(200, "GET", "vms", NULL);
+	all = json_incref(json_object_get(a.json, "items"));
+	assert_int_equal(json_array_size(all), 1);
+	assert_ask(200, "GET", "vms?fields=settings", NULL);
+	one = json_array_get(json_object_get(a.json, "items"), 0);
+	assert_true(json_equal(json_object_get(one, "settings"),
+			       json_object_get(json_array_get(all, 0), "settings")));
+	assert_ask(200, "GET", "vms/a", NULL);
+	assert_true(json_equal(a.json, json_array_get(all, 0)));
+	json_decref(all);
+}
+
+static void test_lists_say_what_is_now(void **state)
+{
+	(void)state;
+	make_vm("a");
+	expect_list_of_one();
+	expect_list_of_one();
+	assert_ask(200, "PATCH", "vms/a", "{'notes':'new','memory':{'startup':64}}");
+	expect_list_of_one();
+	assert_ask(202, "POST", "vms/a/start", NULL);
+	expect_list_of_one();
+	fake_state(text_of(a.json, "id"), "running");
+	expect_list_of_one();
+	assert_string_equal(text_of(a.json, "state"), "running");
+	assert_ask(202, "POST", "vms/a/stop", NULL);
+	expect_list_of_one();
+}
+
 static void test_groups(void **state)
 {
 	(void)state;
@@ -741,6 +775,7 @@ int main(void)
 		TEST(test_names_that_repeat),
 		TEST(test_a_key_makes_one_machine),
 		TEST(test_pages),
+		TEST(test_lists_say_what_is_now),
 		TEST(test_groups),
 		TEST(test_starting_is_a_job),
 		TEST(test_waiting_ends),

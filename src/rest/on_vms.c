@@ -40,6 +40,7 @@ struct vm_list {
 	const char *name, *state, *group;
 	const char *after_name, *after_id; /* of the cursor, or NULL */
 	unsigned parts;
+	uint64_t settings; /* that are wanted, as bits for schema_encode_some */
 };
 
 static int compare_names(const char *a, const char *b)
@@ -135,8 +136,7 @@ static const char *text_without_status(struct api *api, struct vm *vm, char **re
 /* All of a machine; to be freed. */
 static char *vm_text(struct api *api, struct vm *vm)
 {
-	_cleanup_json_ json_t *json = vm_status_json(vm);
-	_cleanup_free_ char *status = json ? json_dumps(json, JSON_COMPACT) : NULL, *made = NULL;
+	_cleanup_free_ char *status = vm_status_text(vm), *made = NULL;
 	const char *rest = text_without_status(api, vm, &made);
 	static const char between[] = ",\"status\":";
 	char *text, *p;
@@ -153,6 +153,31 @@ static char *vm_text(struct api *api, struct vm *vm)
 	return text;
 }
 
+/* What `fields` may select from, and little more. */
+static json_t *vm_some(const struct vm_list *l, struct vm *vm)
+{
+	json_t *json = vm_json_parts(vm, l->parts);
+
+	if (json && l->settings)
+		json_object_set_new(
+			json, "settings",
+			schema_encode_some(&vm_settings_schema, &vm->settings, l->settings));
+	return json;
+}
+
+static uint64_t settings_wanted(const struct page *p)
+{
+	uint64_t settings = 0;
+	char path[128];
+
+	for (unsigned i = 0; i < vm_settings_schema.field_count; i++) {
+		snprintf(path, sizeof(path), "settings.%s", vm_settings_schema.fields[i].name);
+		if (page_wants(p, path))
+			settings |= BIT64(i);
+	}
+	return settings;
+}
+
 static int on_vm(void *context, struct vm *vm)
 {
 	struct vm_list *l = context;
@@ -165,7 +190,7 @@ static int on_vm(void *context, struct vm *vm)
 		return -ECANCELED; /* that is enough; there is more */
 	snprintf(cursor, sizeof(cursor), "%s/%s", vm->id, vm->settings.name);
 	if (l->page.fields)
-		return page_add(&l->page, vm_json_parts(vm, l->parts), cursor) ? 0 : -ECANCELED;
+		return page_add(&l->page, vm_some(l, vm), cursor) ? 0 : -ECANCELED;
 	text = vm_text(l->page.call->api, vm);
 	return page_add_text(&l->page, text, cursor) ? 0 : -ECANCELED;
 }
@@ -188,8 +213,8 @@ int list_vms(struct call *call, struct error *err)
 		page_deinit(&l.page);
 		return error_set(err, -EINVAL, "parameter \"cursor\" must be what \"next\" was");
 	}
-	l.parts = (page_wants(&l.page, "settings") ? VM_JSON_SETTINGS : 0) |
-		  (page_wants(&l.page, "status") ? VM_JSON_STATUS : 0);
+	l.parts = page_wants(&l.page, "status") ? VM_JSON_STATUS : 0;
+	l.settings = settings_wanted(&l.page);
 	(void)vm_each(call->d, call->caller, pattern ? pattern : "*", on_vm, &l);
 	return page_answer(&l.page);
 }

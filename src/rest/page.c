@@ -106,7 +106,9 @@ bool page_wants(const struct page *p, const char *name)
 	if (!list)
 		return true;
 	while (next_path(&list, path, sizeof(path))) {
-		if (!strncmp(path, name, n) && (!path[n] || path[n] == '.'))
+		size_t m = strlen(path), both = MIN(n, m);
+
+		if (!strncmp(path, name, both) && (n == m || (n < m ? path : name)[both] == '.'))
 			return true;
 	}
 	return false;

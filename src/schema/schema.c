@@ -377,22 +377,21 @@ static int decode_object(const struct schema_field *f, json_t *json, const struc
 	return r;
 }
 
-static int encode_object(const struct schema_field *f, const void *src, json_t **ret)
+static int encode_members(const struct schema_object *o, const void *src, uint64_t members,
+			  json_t **ret)
 {
-	const struct schema_object *o = f->object;
-	_cleanup_json_ json_t *object = NULL;
+	_cleanup_json_ json_t *object = json_object();
 
-	*ret = NULL;
-	if (o->optional && !*(const bool *)src)
-		return 0;
-	object = json_object();
 	if (!object)
 		return -ENOMEM;
 	for (unsigned i = 0; i < o->field_count; i++) {
 		const struct schema_field *g = &o->fields[i];
 		json_t *value;
-		int r = kind_of(g)->encode(g, (const char *)src + g->offset, &value);
+		int r;
 
+		if (i < 64 && !(members & BIT64(i)))
+			continue;
+		r = kind_of(g)->encode(g, (const char *)src + g->offset, &value);
 		if (r < 0)
 			return r;
 		if (value && json_object_set_new(object, g->name, value) < 0)
@@ -400,6 +399,16 @@ static int encode_object(const struct schema_field *f, const void *src, json_t *
 	}
 	*ret = steal_ptr(object);
 	return 0;
+}
+
+static int encode_object(const struct schema_field *f, const void *src, json_t **ret)
+{
+	const struct schema_object *o = f->object;
+
+	*ret = NULL;
+	if (o->optional && !*(const bool *)src)
+		return 0;
+	return encode_members(o, src, UINT64_MAX, ret);
 }
 
 static unsigned *array_count(const struct schema_field *f, void *array)
@@ -596,6 +605,16 @@ json_t *schema_encode(const struct schema_object *schema, const void *value)
 	const struct schema_field root = { .object = schema };
 	json_t *json;
 	int r = encode_object(&root, value, &json);
+
+	if (r < 0)
+		errno = -r;
+	return r < 0 ? NULL : json;
+}
+
+json_t *schema_encode_some(const struct schema_object *schema, const void *value, uint64_t members)
+{
+	json_t *json;
+	int r = encode_members(schema, value, members, &json);
 
 	if (r < 0)
 		errno = -r;

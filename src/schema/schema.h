@@ -88,5 +88,8 @@ void *schema_append(const struct schema_field *array, void *object) _must_check_
 char *schema_format(const struct schema_object *schema, const void *value) _must_check_;
 /* The same as a tree, to be released. */
 json_t *schema_encode(const struct schema_object *schema, const void *value) _must_check_;
+/* Some of its members: bit i is the schema's field i; those from 64 on are always there. */
+json_t *schema_encode_some(const struct schema_object *schema, const void *value,
+			   uint64_t members) _must_check_;
 /* The field at "memory.startup" or "drives" (of an array's items: "drives[].path"), or NULL. */
 const struct schema_field *schema_find(const struct schema_object *schema, const char *path);
