@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 #include "lib/program.h"
 
 #include <errno.h>
@@ -73,22 +74,6 @@ static void up_deinit(struct up *u)
 	free(u->log);
 }
 
-/* Ours alone; the folders above it as usual. */
-static int make_folder(const char *path, struct error *err)
-{
-	_cleanup_free_ char *copy = strdup(path);
-
-	for (char *p = copy ? strchr(copy + 1, '/') : NULL; p; p = strchr(p + 1, '/')) {
-		*p = 0;
-		if (mkdir(copy, 0755) < 0 && errno != EEXIST)
-			return error_errno(err, -errno, "cannot make \"%s\"", copy);
-		*p = '/';
-	}
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return error_errno(err, -errno, "cannot make \"%s\"", path);
-	return 0;
-}
-
 static int up_prepare(struct up *u, struct error *err)
 {
 	u->state = place_state();
@@ -102,7 +87,7 @@ static int up_prepare(struct up *u, struct error *err)
 				 "\"%s\" is too long for a socket: set XDG_RUNTIME_DIR to a "
 				 "shorter folder",
 				 u->socket);
-	if (make_folder(u->state, err) < 0 || make_folder(u->run, err) < 0)
+	if (folder_make_all(u->state, err) < 0 || folder_make_all(u->run, err) < 0)
 		return err->code;
 	return program_find("partitad", "../rest", u->program, err);
 }

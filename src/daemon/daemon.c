@@ -7,6 +7,7 @@
 
 #include "daemon/vm_file.h"
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 #include "lib/log.h"
 
 #include <errno.h>

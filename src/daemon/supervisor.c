@@ -6,6 +6,7 @@
  */
 #include "daemon/supervisor_internal.h"
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -276,16 +277,11 @@ static void cgroup_choose(struct supervisor *s, const char *path)
 
 static int run_folder_make(struct supervisor *s, const char *path, struct error *err)
 {
-	char part[PATH_MAX];
 	struct stat st;
+	int r = folder_make_all(path, err);
 
-	for (const char *p = path; *p;) {
-		p += strspn(p, "/");
-		p += strcspn(p, "/");
-		snprintf(part, sizeof(part), "%.*s", (int)MIN(p - path, PATH_MAX - 1), path);
-		if (mkdir(part, 0700) < 0 && errno != EEXIST)
-			return error_errno(err, -errno, "cannot make the folder \"%.300s\"", part);
-	}
+	if (r < 0)
+		return r;
 	s->run = realpath(path, NULL);
 	s->run_fd = s->run ? open(s->run, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (s->run_fd < 0 || fstat(s->run_fd, &st) < 0)

@@ -10,6 +10,7 @@
 #include "daemon/vm_check.h"
 #include "daemon/vm_file.h"
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 #include "lib/log.h"
 
 #include <ctype.h>

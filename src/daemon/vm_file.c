@@ -262,24 +262,6 @@ static int remove_tree(const char *path)
 	return r == 0 ? folder_sync(path) : r;
 }
 
-int folder_make_all(const char *path, struct error *err)
-{
-	_cleanup_free_ char *part = strdup(path);
-
-	if (!part)
-		return error_set(err, -ENOMEM, "not enough memory");
-	for (char *slash = part; slash;) {
-		slash = strchr(slash + 1, '/');
-		if (slash)
-			*slash = '\0';
-		if (mkdir(part, 0700) < 0 && errno != EEXIST)
-			return error_errno(err, -errno, "cannot make the folder %s", part);
-		if (slash)
-			*slash = '/';
-	}
-	return 0;
-}
-
 int vm_folder_make(const char *folder, const struct vm_settings *settings, struct error *err)
 {
 	_cleanup_free_ char *hidden = hidden_name(folder, settings->id);

@@ -34,6 +34,3 @@ int vm_folder_remove(const char *folder, const char *id, struct error *err) _mus
 void vm_file_tidy(const char *folder);
 /* The same, and what an unfinished vm_folder_make or vm_folder_remove left beside it. */
 void vm_folder_recover(const char *folder, const char *id);
-
-/* Folders with all that is above them, 0700; like mkdir -p. */
-int folder_make_all(const char *path, struct error *err) _must_check_;

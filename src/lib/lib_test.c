@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
-/* Errors, GUIDs, cursors, programs: the edges that their users rely on. */
+/* Errors, GUIDs, cursors, programs, folders: the edges that their users rely on. */
 #include "lib/cursor.h"
 #include "lib/error.h"
+#include "lib/folder.h"
 #include "lib/guid.h"
 #include "lib/log.h"
 #include "lib/program.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -107,6 +112,34 @@ static void test_programs_are_found(void **state)
 	unsetenv("PARTITA_LIBEXEC");
 }
 
+static void test_folders_are_made(void **state)
+{
+	char top[] = "/tmp/lib-test-XXXXXX", path[64];
+	struct error err = { 0 };
+	struct stat st;
+
+	(void)state;
+	assert_non_null(mkdtemp(top));
+	snprintf(path, sizeof(path), "%s/a/b", top);
+	assert_int_equal(folder_make_all(path, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0700);
+	assert_int_equal(chmod(path, 0750), 0);
+	assert_int_equal(folder_make_all(path, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0750);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), 0);
+	snprintf(path, sizeof(path), "%s/a/b/c", top);
+	assert_int_equal(folder_make_all(path, &err), -ENOTDIR);
+	assert_non_null(strstr(err.message, "/a/b/c"));
+	snprintf(path, sizeof(path), "%s/a/b", top);
+	assert_int_equal(unlink(path), 0);
+	snprintf(path, sizeof(path), "%s/a", top);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rmdir(top), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -115,6 +148,7 @@ int main(void)
 		cmocka_unit_test(test_cursor_overrun_sticks),
 		cmocka_unit_test(test_log_limit),
 		cmocka_unit_test(test_programs_are_found),
+		cmocka_unit_test(test_folders_are_made),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

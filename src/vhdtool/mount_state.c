@@ -3,6 +3,7 @@
 #include "vhdtool/mount_state.h"
 
 #include "lib/cleanup.h"
+#include "lib/folder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,19 +27,6 @@ static int run_folder(char ret[PATH_MAX], struct error *err)
 	return 0;
 }
 
-static int make_folders(char *path, struct error *err)
-{
-	for (char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
-		if (slash)
-			*slash = 0;
-		if (mkdir(path, slash ? 0755 : 0700) < 0 && errno != EEXIST)
-			return error_errno(err, -errno, "cannot make the folder \"%s\"", path);
-		if (!slash)
-			return 0;
-		*slash = '/';
-	}
-}
-
 void mount_state_path(const struct mount_state *s, const char *kind, char ret[PATH_MAX])
 {
 	char folder[PATH_MAX] = "";
@@ -60,7 +48,7 @@ int mount_state_new(struct mount_state *s, struct error *err)
 	int r = run_folder(folder, err);
 
 	if (r >= 0)
-		r = make_folders(folder, err);
+		r = folder_make_all(folder, err);
 	if (r < 0)
 		return r;
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
