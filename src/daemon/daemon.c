@@ -21,11 +21,12 @@ static void on_refusal(void *context, const struct caller *c, enum operation op,
 {
 	struct daemon *d = context;
 
-	event_add(d->events, SEVERITY_AUDIT, "refused", t->vm, c,
-		  json_pack("{s:s,s:s*}", "operation", operation_name(op), "name", t->vm_name),
-		  "%s was refused to %s%s%s%s", operation_name(op), c->name,
-		  t->vm_name ? " for \"" : "", t->vm_name ? t->vm_name : "",
-		  t->vm_name ? "\"" : "");
+	/* Also when it ends a transaction: that somebody tried stays true. */
+	event_add_apart(
+		d->events, SEVERITY_AUDIT, "refused", t->vm, c,
+		json_pack("{s:s,s:s*}", "operation", operation_name(op), "name", t->vm_name),
+		"%s was refused to %s%s%s%s", operation_name(op), c->name,
+		t->vm_name ? " for \"" : "", t->vm_name ? t->vm_name : "", t->vm_name ? "\"" : "");
 }
 
 static int open_books(struct daemon *d, struct error *err)

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "schema/json.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -48,13 +49,6 @@ const char *const host_capabilities[] = {
 	"disk-online-merge",
 	NULL,
 };
-
-static void json_decref_p(json_t **json)
-{
-	json_decref(*json);
-}
-
-#define _cleanup_json_ _cleanup_(json_decref_p)
 
 /* --- memory --- */
 

@@ -9,6 +9,7 @@
 #include "daemon/words.h"
 #include "lib/cleanup.h"
 #include "lib/guid.h"
+#include "schema/json.h"
 
 #include <errno.h>
 #include <string.h>
@@ -27,13 +28,6 @@ static const struct kind kinds[] = {
 			   "{\"type\":\"private\",\"notes\":\"\"}" },
 	[THING_POOL] = { "pool", "POST /pools", OP_VIEW_POOL, OP_CHANGE_POOL, "{\"notes\":\"\"}" },
 };
-
-static void json_decref_p(json_t **json)
-{
-	json_decref(*json);
-}
-
-#define _cleanup_json_ _cleanup_(json_decref_p)
 
 static const struct target host; /* what switches and pools belong to */
 

@@ -12,6 +12,7 @@
 #include "lib/cleanup.h"
 #include "lib/folder.h"
 #include "lib/log.h"
+#include "schema/json.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -25,12 +26,6 @@
 #define KEY_MAX    64
 #define NAME_BYTES 200 /* of a folder made from a name */
 
-static void json_decref_p(json_t **json)
-{
-	json_decref(*json);
-}
-
-#define _cleanup_json_     _cleanup_(json_decref_p)
 #define _cleanup_settings_ _cleanup_(vm_settings_deinit)
 
 int caller_check(struct daemon *d, const struct caller *c, enum operation op, const struct vm *vm,

@@ -11,6 +11,7 @@
 #include "daemon/vm_file.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "schema/json.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -19,12 +20,6 @@
 
 #define TOLD_MAX 256 /* bytes of a value that an event repeats */
 
-static void json_decref_p(json_t **json)
-{
-	json_decref(*json);
-}
-
-#define _cleanup_json_     _cleanup_(json_decref_p)
 #define _cleanup_settings_ _cleanup_(vm_settings_deinit)
 
 struct change {

@@ -9,6 +9,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/folder.h"
+#include "schema/json.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,11 +26,6 @@ static void closedir_p(DIR **d)
 {
 	if (*d)
 		closedir(*d);
-}
-
-static void json_decref_p(json_t **json)
-{
-	json_decref(*json);
 }
 
 /* --- reading --- */
@@ -99,7 +95,7 @@ static int load_file(const char *folder, char **ret_text, size_t *ret_size, stru
 /* A newer file may have anything in it: its version is looked at before what is wrong with it. */
 static int64_t version_of(const char *text, size_t size)
 {
-	_cleanup_(json_decref_p) json_t *json = json_loadb(text, size, 0, NULL);
+	_cleanup_json_ json_t *json = json_loadb(text, size, 0, NULL);
 
 	return json_integer_value(json_object_get(json, "version"));
 }

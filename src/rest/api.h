@@ -8,6 +8,7 @@
 #include "daemon/daemon.h"
 #include "lib/cleanup.h"
 #include "rest/http.h"
+#include "schema/json.h"
 
 #include <jansson.h>
 
@@ -15,13 +16,6 @@
 #define API_WAIT_MAX       300  /* seconds */
 #define API_LIST_MAX       1000 /* things in an answer */
 #define API_JSON_DEPTH_MAX 32
-
-static inline void json_decref_p(json_t **json)
-{
-	json_decref(*json);
-}
-
-#define _cleanup_json_ _cleanup_(json_decref_p)
 
 struct call;
 struct api;

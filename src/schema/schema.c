@@ -9,6 +9,7 @@
  */
 #include "schema/schema.h"
 #include "lib/cleanup.h"
+#include "schema/json.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -34,13 +35,6 @@ struct kind {
 };
 
 static const struct kind *kind_of(const struct schema_field *f);
-
-static void json_decref_p(json_t **json)
-{
-	json_decref(*json);
-}
-
-#define _cleanup_json_ _cleanup_(json_decref_p)
 
 static size_t place_format(const struct place *at, char *text, size_t size)
 {
