@@ -84,7 +84,7 @@ round_trip() {
 	nothing_left
 	"$vhd" mount a.vhdx mnt
 	[ "$(md5sum <mnt/x)" = "$sum" ]
-	! touch mnt/y 2>/dev/null
+	if touch mnt/y 2>/dev/null; then exit 1; fi
 	umount mnt
 	nothing_left
 	"$vhd" check a.vhdx >/dev/null
@@ -143,8 +143,8 @@ done
 "$vhd" mount p.vhdx mnt --partition 3
 [ "$(cat mnt/number)" = 3 ]
 "$vhd" unmount mnt
-! "$vhd" mount p.vhdx mnt --partition 4 2>/dev/null
-! "$vhd" mount p.vhdx mnt --partition 1 2>/dev/null
+if "$vhd" mount p.vhdx mnt --partition 4 2>/dev/null; then exit 1; fi
+if "$vhd" mount p.vhdx mnt --partition 1 2>/dev/null; then exit 1; fi
 nothing_left
 echo 'ok gpt'
 
@@ -164,7 +164,7 @@ printf 'label: gpt\nsize=100M\n' | sfdisk -q --no-reread "$device" 2>/dev/null
 "$vhd" unmount k.vhdx
 device=$("$vhd" mount k.vhdx --device --partition 1 --writable)
 mkfs.ext4 -q "$device"
-! "$vhd" mount k.vhdx mnt 2>/dev/null
+if "$vhd" mount k.vhdx mnt 2>/dev/null; then exit 1; fi
 "$vhd" unmount k.vhdx
 "$vhd" mount k.vhdx mnt
 "$vhd" unmount mnt
@@ -174,7 +174,7 @@ echo 'ok 4k sectors, in use'
 "$vhd" mount k.vhdx file --file --writable
 printf abc | dd of=file/disk bs=1 seek=1000003 conv=notrunc status=none
 [ "$(dd if=file/disk bs=1 skip=1000003 count=3 status=none)" = abc ]
-! truncate -s 1M file/disk 2>/dev/null
+if truncate -s 1M file/disk 2>/dev/null; then exit 1; fi
 "$vhd" unmount file
 qemu-img convert -f vhdx -O raw k.vhdx k.raw 2>/dev/null || cp k.vhdx k.raw
 nothing_left
@@ -332,7 +332,7 @@ echo 'ok box, killed keeper'
 
 "$vhd" mount a.vhdx mnt --writable
 kill -9 "$(server)"
-! { echo x >mnt/lost && sync mnt/lost; } 2>/dev/null
+if { echo x >mnt/lost && sync mnt/lost; } 2>/dev/null; then exit 1; fi
 for try in $(seq 100); do # the kernel fails the write before the process is quite gone
 	if "$vhd" mount --list | grep "$tmp/a.vhdx" | grep -q 'server is gone'; then break; fi
 	sleep 0.1
@@ -350,9 +350,9 @@ nothing_left
 echo 'ok killed server'
 
 echo rubbish >bad.vhdx
-! "$vhd" mount bad.vhdx --device --format vhdx 2>/dev/null
-! "$vhd" mount nowhere.vhdx --device 2>/dev/null
+if "$vhd" mount bad.vhdx --device --format vhdx 2>/dev/null; then exit 1; fi
+if "$vhd" mount nowhere.vhdx --device 2>/dev/null; then exit 1; fi
 make e.vhdx 64M
-! "$vhd" mount e.vhdx mnt 2>/dev/null
+if "$vhd" mount e.vhdx mnt 2>/dev/null; then exit 1; fi
 nothing_left
 echo 'ok failures'

@@ -72,7 +72,7 @@ copy_through() {
 	cmp source copy
 	qemu-img convert -f raw -O raw "$uri" copy
 	cmp source copy
-	! qemu-io -f raw -c 'write 0 4k' "$uri" >/dev/null 2>&1
+	if qemu-io -f raw -c 'write 0 4k' "$uri" >/dev/null 2>&1; then exit 1; fi
 	stop
 	echo "ok copy through $format"
 }
@@ -108,7 +108,7 @@ serve image --writable
 qemu-io -f raw -c 'write -P 7 1M 64k' -c 'write -z 1M 4k' -c 'discard 8M 1M' -c 'read -P 0 1M 4k' \
 	-c 'read -P 7 1052672 60k' -c 'write -P 9 -f 513 1000' -c 'read -P 9 513 1000' -c flush \
 	"$uri" >out || { cat out; exit 1; }
-! grep -q 'failed\|error' out
+if grep -q 'failed\|error' out; then exit 1; fi
 stop
 echo 'ok commands'
 
@@ -139,8 +139,8 @@ wait "$pid" && pid=
 echo 'ok once'
 
 serve image --writable
-! "$vhd" serve image --socket t 2>/dev/null
-! "$vhd" serve image --socket s 2>/dev/null
+if "$vhd" serve image --socket t 2>/dev/null; then exit 1; fi
+if "$vhd" serve image --socket s 2>/dev/null; then exit 1; fi
 stop
 echo 'ok in use'
 
@@ -188,13 +188,13 @@ client=
 [ -S s ] && rm ready
 serve image # at the socket that was left
 qemu-io -r -f raw -c 'read -P 5 60M 8M' -c 'read -P 6 80M 1M' "$uri" >out
-! grep -q failed out
+if grep -q failed out; then exit 1; fi
 stop
 echo 'ok killed keeper'
 
 serve image --writable 2>words
 kill -9 "$(server_of "$pid")"
-! wait "$pid"
+if wait "$pid"; then exit 1; fi
 pid=
 grep -qx 'vhd serve: the server was killed (signal 9); what was not flushed is lost' words
 [ ! -e s ] && [ ! -e ready ]
@@ -202,7 +202,7 @@ grep -qx 'vhd serve: the server was killed (signal 9); what was not flushed is l
 echo 'ok killed server'
 
 echo other >ready
-! "$vhd" serve nowhere --socket s --pid-file ready 2>words
+if "$vhd" serve nowhere --socket s --pid-file ready 2>words; then exit 1; fi
 grep -qx 'vhd serve: cannot open "nowhere": No such file or directory' words
 [ ! -e s ] && [ "$(cat ready)" = other ]
 echo 'ok failure'
