@@ -6,6 +6,7 @@
  */
 #include "daemon/supervisor_internal.h"
 #include "lib/cleanup.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -202,20 +203,6 @@ static int lock_take(struct worker *w, struct error *err)
 	return steal_fd(&fd);
 }
 
-static int socket_listen(const char *path, struct error *err)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot make a socket");
-	strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, 0600) < 0 ||
-	    listen(fd, BACKLOG) < 0)
-		return error_errno(err, -errno, "cannot listen at \"%s\"", path);
-	return steal_fd(&fd);
-}
-
 /* --- what it is given --- */
 
 /* Takes `fd` or the error in it: its number in the worker. */
@@ -249,14 +236,14 @@ static bool serial_is_ours(const json_t *description)
 static int sockets_pass(struct worker *w, struct worker_files *f, json_t *description,
 			struct error *err)
 {
-	int n = pass(f, socket_listen(w->control, err), err);
+	int n = pass(f, unix_listen(w->control, 0600, BACKLOG, err), err);
 
 	if (n < 0)
 		return n;
 	json_object_set_new(description, "control", json_pack("{s:i}", "listener", n));
 	if (!serial_is_ours(description))
 		return 0;
-	n = pass(f, socket_listen(w->console, err), err);
+	n = pass(f, unix_listen(w->console, 0600, BACKLOG, err), err);
 	if (n >= 0)
 		serial_connect(description, n);
 	return MIN(n, 0);

@@ -2,15 +2,14 @@
 /* See rest.h: puts the parts together. */
 #include "rest/rest.h"
 #include "lib/cleanup.h"
+#include "lib/unix_socket.h"
 #include "rest/api.h"
 #include "rest/auth.h"
 #include "rest/remote.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
+#include <unistd.h>
 
 #define BACKLOG 512
 
@@ -22,51 +21,13 @@ struct rest {
 	char *socket;
 };
 
-/* Whether a socket was there that nobody listens on; it is gone then. */
-static bool remove_stale(const struct sockaddr_un *address)
-{
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-
-	if (fd < 0 || lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return false;
-	if (!connect(fd, (const struct sockaddr *)address, sizeof(*address)) ||
-	    errno != ECONNREFUSED)
-		return false;
-	return !unlink(address->sun_path);
-}
-
-static int unix_listen(const char *path, mode_t mode, struct error *err)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int r;
-
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot make a socket");
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, -ENAMETOOLONG, "socket path \"%s\" is longer than %zu bytes",
-				 path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	/* nobody connects before it has its mode: until listen() they are refused */
-	r = bind(fd, (struct sockaddr *)&address, sizeof(address));
-	if (r < 0 && errno == EADDRINUSE && remove_stale(&address))
-		r = bind(fd, (struct sockaddr *)&address, sizeof(address));
-	if (r < 0 && errno == EADDRINUSE)
-		return error_set(err, -EADDRINUSE, "\"%s\" exists, and is in use or no socket",
-				 path);
-	if (r < 0 || chmod(path, mode) < 0 || listen(fd, BACKLOG) < 0)
-		return error_errno(err, -errno, "cannot listen at \"%s\"", path);
-	return steal_fd(&fd);
-}
-
 static int serve(struct daemon *d, const struct rest_options *o, struct rest *rest,
 		 struct error *err)
 {
 	int fd, r;
 
 	if (o->socket) {
-		fd = unix_listen(o->socket, d->user ? 0600 : 0666, err);
+		fd = unix_listen(o->socket, d->user ? 0600 : 0666, BACKLOG, err);
 		if (fd < 0)
 			return fd;
 		rest->socket = strdup(o->socket);

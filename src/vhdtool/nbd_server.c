@@ -6,6 +6,7 @@
 #include "vhdtool/nbd_server.h"
 
 #include "lib/cleanup.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <string.h>
@@ -242,46 +243,7 @@ void nbd_server_free(struct nbd_server *s)
 
 /* --- the listening socket --- */
 
-static int open_socket(void)
-{
-	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-}
-
-static bool remove_stale(const struct sockaddr_un *address)
-{
-	_cleanup_close_ int fd = open_socket();
-	struct stat st;
-
-	if (fd < 0 || lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return false;
-	if (!connect(fd, (const struct sockaddr *)address, sizeof(*address)) ||
-	    errno != ECONNREFUSED)
-		return false;
-	return !unlink(address->sun_path);
-}
-
 int nbd_listen(const char *path, struct error *err)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	_cleanup_close_ int fd = open_socket();
-	mode_t mask;
-	int r;
-
-	if (fd < 0)
-		return error_errno(err, -errno, "cannot make a socket");
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, -ENAMETOOLONG, "socket path \"%s\" is longer than %zu bytes",
-				 path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	mask = umask(0077); /* who may connect may read the disk */
-	r = bind(fd, (struct sockaddr *)&address, sizeof(address));
-	if (r < 0 && errno == EADDRINUSE && remove_stale(&address))
-		r = bind(fd, (struct sockaddr *)&address, sizeof(address));
-	umask(mask);
-	if (r < 0 && errno == EADDRINUSE)
-		return error_set(err, -EADDRINUSE, "\"%s\" exists, and is in use or no socket",
-				 path);
-	if (r < 0 || listen(fd, 16) < 0)
-		return error_errno(err, -errno, "cannot listen at \"%s\"", path);
-	return steal_fd(&fd);
+	return unix_listen(path, 0600, 16, err); /* who may connect may read the disk */
 }

@@ -7,7 +7,7 @@
 #include "worker/console.h"
 
 #include "lib/cleanup.h"
-#include "worker/unix_socket.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -267,7 +267,7 @@ static int open_socket(struct console *c, struct error *err)
 		return error_set(err, -EINVAL, "serial socket: either a path or a descriptor");
 	if (!o->path && o->descriptor < 0)
 		return error_set(err, -EINVAL, "serial socket: a path or a descriptor is missing");
-	c->listener = o->path ? unix_listen(o->path, err)
+	c->listener = o->path ? unix_listen(o->path, 0, 4, err)
 			      : unix_listener_take(o->descriptor, "serial socket", err);
 	if (c->listener < 0)
 		return c->listener;

@@ -6,8 +6,8 @@
 #include "worker/control.h"
 
 #include "lib/cleanup.h"
+#include "lib/unix_socket.h"
 #include "worker/disk_control.h"
-#include "worker/unix_socket.h"
 #include "worker/vm_description.h"
 
 #include <errno.h>
@@ -419,7 +419,7 @@ static int listen_on(struct control *c, const struct vm_control *d, struct error
 {
 	if (d->path && d->listener >= 0)
 		return error_set(err, -EINVAL, "control: either a path or a listener");
-	c->listener = d->path ? unix_listen(d->path, err)
+	c->listener = d->path ? unix_listen(d->path, 0, 4, err)
 			      : unix_listener_take((int)d->listener, "control.listener", err);
 	if (c->listener < 0)
 		return c->listener;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* See unix_socket.h. */
-#include "worker/unix_socket.h"
+#include "lib/unix_socket.h"
 
 #include "lib/cleanup.h"
 #include "lib/types.h"
@@ -11,8 +11,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-#define BACKLOG 4
 
 static int open_socket(void)
 {
@@ -33,7 +31,7 @@ static bool remove_stale(const struct sockaddr_un *address)
 	return !unlink(address->sun_path);
 }
 
-int unix_listen(const char *path, struct error *err)
+int unix_listen(const char *path, mode_t mode, int backlog, struct error *err)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	_cleanup_close_ int fd = open_socket();
@@ -51,7 +49,7 @@ int unix_listen(const char *path, struct error *err)
 	if (r < 0 && errno == EADDRINUSE)
 		return error_set(err, -EADDRINUSE, "\"%s\" exists, and is in use or no socket",
 				 path);
-	if (r < 0 || listen(fd, BACKLOG) < 0)
+	if (r < 0 || (mode && chmod(path, mode) < 0) || listen(fd, backlog) < 0)
 		return error_errno(err, -errno, "cannot listen at \"%s\"", path);
 	return steal_fd(&fd);
 }
