@@ -11,7 +11,6 @@
 #include <jansson.h>
 
 #define CLIENT_ANSWER_MAX (64 * MIB) /* a list of 1,000 machines is below 8 MiB */
-#define CLIENT_FRAME_MAX  (64 * KIB) /* of a console's bytes */
 
 struct client;
 

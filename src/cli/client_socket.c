@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
  * See client.h: the client's end of a WebSocket (RFC 6455), for consoles. libcurl connects, with
- * TLS where there is any, and carries bytes; the handshake (4.1) and the frames (5.2) are here.
- * Debian's libcurl 7.88 has no WebSockets of its own.
+ * TLS where there is any, and carries bytes; the handshake (4.1) and what is sent (5.2) are here,
+ * what comes is in client_frames.c. Debian's libcurl 7.88 has no WebSockets of its own.
  */
+#include "cli/client_frames.h"
 #include "cli/client_internal.h"
 
 #include "lib/cleanup.h"
@@ -14,29 +15,15 @@
 #include <strings.h>
 #include <sys/random.h>
 
-#define HANDSHAKE_MAX     (16 * KIB)
 #define HANDSHAKE_WAIT_MS 20000
 #define SEND_WAIT_MS      20000
-#define CONTROL_MAX       125 /* RFC 6455, 5.5 */
-
-enum opcode {
-	OPCODE_CONTINUE = 0,
-	OPCODE_TEXT = 1,
-	OPCODE_BINARY = 2,
-	OPCODE_CLOSE = 8,
-	OPCODE_PING = 9,
-	OPCODE_PONG = 10,
-};
 
 struct client_socket {
 	CURL *curl;
 	int fd;
-	uint8_t in[CLIENT_FRAME_MAX + 16]; /* received, not used yet */
-	size_t size;
-	uint64_t left;   /* of the payload of the data frame that is being handed out */
+	struct frames frames;
 	bool maybe_more; /* the last read filled the buffer: TLS may hold more */
-	bool closed;
-	struct error why;
+	bool open;       /* the other end has agreed */
 };
 
 /* --- bytes --- */
@@ -75,28 +62,23 @@ static int send_all(struct client_socket *s, const void *data, size_t size, stru
 	return 0;
 }
 
-/* More into `in`: how much, 0 when there is nothing now. */
+/* More for the frames: how much, 0 when there is nothing now. */
 static ssize_t fill(struct client_socket *s, struct error *err)
 {
-	size_t n = 0, room = sizeof(s->in) - s->size;
+	size_t n = 0, room;
+	uint8_t *at = frames_room(&s->frames, &room);
 	CURLcode code;
 
 	if (!room)
 		return 0;
-	code = curl_easy_recv(s->curl, s->in + s->size, room, &n);
+	code = curl_easy_recv(s->curl, at, room, &n);
 	s->maybe_more = !code && n == room;
 	if (code == CURLE_AGAIN)
 		return 0;
 	if (code || !n)
 		return error_set(err, -EPIPE, "the console is gone: the service closed it");
-	s->size += n;
+	frames_added(&s->frames, n);
 	return (ssize_t)n;
-}
-
-static void consume(struct client_socket *s, size_t n)
-{
-	s->size -= n;
-	memmove(s->in, s->in + n, s->size);
 }
 
 /* --- the handshake --- */
@@ -168,18 +150,18 @@ static int send_handshake(struct client *c, struct client_socket *s, const char 
 }
 
 /* An answer that is no upgrade is a problem; its words are in its body. */
-static int handshake_refused(struct client_socket *s, int status, size_t head, struct error *err)
+static int handshake_refused(struct client_socket *s, int status, struct error *err)
 {
-	const char *body = (const char *)s->in + head;
-	const char *begin, *end;
+	const struct frames *f = &s->frames;
+	const char *body = (const char *)f->in, *begin, *end;
 	json_t *problem = NULL;
 	int r;
 
 	/* the rest of it, until the service closes or says nothing more */
-	while (s->size < HANDSHAKE_MAX && wait_for(s, POLLIN, 500) >= 0 && fill(s, NULL) > 0)
+	while (f->size < FRAMES_HANDSHAKE_MAX && wait_for(s, POLLIN, 500) >= 0 && fill(s, NULL) > 0)
 		;
-	begin = memchr(body, '{', s->size - head);
-	end = memrchr(body, '}', s->size - head);
+	begin = memchr(body, '{', f->size);
+	end = memrchr(body, '}', f->size);
 	if (begin && end && end > begin)
 		problem = json_loadb(begin, (size_t)(end - begin) + 1, 0, NULL);
 	r = client_refused(status, problem, err);
@@ -189,65 +171,23 @@ static int handshake_refused(struct client_socket *s, int status, size_t head, s
 
 static int read_handshake(struct client_socket *s, struct error *err)
 {
-	int status = 0;
-	char *end;
+	int status = 0, r;
 
-	while (!s->size || !(end = memmem(s->in, s->size, "\r\n\r\n", 4))) {
+	while (!(r = frames_handshake(&s->frames, &status, err))) {
 		ssize_t n;
 
-		if (s->size >= HANDSHAKE_MAX)
-			return error_set(err, -EPROTO, "the service's answer is too long");
 		if (!s->maybe_more && wait_for(s, POLLIN, HANDSHAKE_WAIT_MS) < 0)
 			return error_set(err, -ETIMEDOUT, "the service does not answer");
 		n = fill(s, err);
 		if (n < 0)
 			return (int)n;
 	}
-	*end = 0;
-	if (sscanf((char *)s->in, "HTTP/1.1 %3d", &status) != 1)
-		return error_set(err, -EPROTO, "the service does not speak HTTP");
-	if (status != 101)
-		return handshake_refused(s, status, (size_t)(end - (char *)s->in) + 4, err);
-	consume(s, (size_t)(end - (char *)s->in) + 4);
-	return 0;
+	if (r > 0 && status != 101)
+		return handshake_refused(s, status, err);
+	return r;
 }
 
-int client_socket_open(struct client *c, const char *path, struct client_socket **ret,
-		       struct error *err)
-{
-	struct client_socket *s = calloc(1, sizeof(*s));
-	curl_socket_t fd = CURL_SOCKET_BAD;
-	CURLcode code;
-	int r;
-
-	if (!s)
-		return error_set(err, -ENOMEM, "out of memory");
-	s->curl = curl_easy_init();
-	r = s->curl ? client_prepare(c, s->curl, path, err)
-		    : error_set(err, -ENOMEM, "out of memory");
-	if (r >= 0) {
-		curl_easy_setopt(s->curl, CURLOPT_CONNECT_ONLY, 1L);
-		code = curl_easy_perform(s->curl);
-		if (code || client_check_certificate(c, s->curl) < 0)
-			r = client_transfer_failed(c, code, err);
-		else
-			curl_easy_getinfo(s->curl, CURLINFO_ACTIVESOCKET, &fd);
-		s->fd = (int)fd;
-	}
-	if (r >= 0)
-		r = send_handshake(c, s, path, err);
-	if (r >= 0)
-		r = read_handshake(s, err);
-	if (r < 0) {
-		s->closed = true;
-		client_socket_close(s);
-		return r;
-	}
-	*ret = s;
-	return 0;
-}
-
-/* --- frames --- */
+/* --- sending --- */
 
 /* A client masks what it sends (5.3). */
 static int send_frame(struct client_socket *s, enum opcode opcode, const void *data, size_t size,
@@ -275,6 +215,54 @@ static int send_frame(struct client_socket *s, enum opcode opcode, const void *d
 	return send_all(s, frame, head + 4 + size, err);
 }
 
+static int on_ping(struct frames *f, const void *payload, size_t size, struct error *err)
+{
+	int r = send_frame(container_of(f, struct client_socket, frames), OPCODE_PONG, payload,
+			   size, err);
+
+	return r < 0 ? r : 1;
+}
+
+/* --- opening --- */
+
+int client_socket_open(struct client *c, const char *path, struct client_socket **ret,
+		       struct error *err)
+{
+	struct client_socket *s = calloc(1, sizeof(*s));
+	curl_socket_t fd = CURL_SOCKET_BAD;
+	CURLcode code;
+	int r;
+
+	if (!s)
+		return error_set(err, -ENOMEM, "out of memory");
+	s->frames.ping = on_ping;
+	s->curl = curl_easy_init();
+	r = s->curl ? client_prepare(c, s->curl, path, err)
+		    : error_set(err, -ENOMEM, "out of memory");
+	if (r >= 0) {
+		curl_easy_setopt(s->curl, CURLOPT_CONNECT_ONLY, 1L);
+		code = curl_easy_perform(s->curl);
+		if (code || client_check_certificate(c, s->curl) < 0)
+			r = client_transfer_failed(c, code, err);
+		else
+			curl_easy_getinfo(s->curl, CURLINFO_ACTIVESOCKET, &fd);
+		s->fd = (int)fd;
+	}
+	if (r >= 0)
+		r = send_handshake(c, s, path, err);
+	if (r >= 0)
+		r = read_handshake(s, err);
+	if (r < 0) {
+		client_socket_close(s);
+		return r;
+	}
+	s->open = true;
+	*ret = s;
+	return 0;
+}
+
+/* --- open --- */
+
 int client_socket_send(struct client_socket *s, const void *data, size_t size, struct error *err)
 {
 	const uint8_t *p = data;
@@ -290,96 +278,18 @@ int client_socket_send(struct client_socket *s, const void *data, size_t size, s
 	return r;
 }
 
-/* The head of the next frame: its length, or 0 when it is not all there yet. */
-static size_t frame_head(const struct client_socket *s, uint64_t *ret_payload)
-{
-	const uint8_t *p = s->in;
-	size_t head = 2;
-	uint64_t n;
-
-	if (s->size < 2)
-		return 0;
-	n = p[1] & 0x7f;
-	if (n >= 126)
-		head += n == 126 ? 2 : 8;
-	if (s->size < head)
-		return 0;
-	if (n >= 126) {
-		n = 0;
-		for (size_t i = 2; i < head; i++)
-			n = n << 8 | p[i];
-	}
-	*ret_payload = n;
-	return head;
-}
-
-static int closed(struct client_socket *s, const uint8_t *payload, size_t size, struct error *err)
-{
-	s->closed = true;
-	if (size > 2)
-		return error_set(err, -EPIPE, "%.*s", (int)(size - 2), payload + 2);
-	return error_set(err, -EPIPE, "the console was closed");
-}
-
-/* Control frames (5.5) are whole and short. 1: there was one; 0: not all of it yet. */
-static int control_frame(struct client_socket *s, size_t head, uint64_t size, struct error *err)
-{
-	uint8_t payload[CONTROL_MAX];
-	int opcode = s->in[0] & 0x0f, r = 1;
-
-	if (size > sizeof(payload) || !(s->in[0] & 0x80))
-		return error_set(err, -EPROTO, "the service breaks the WebSocket protocol");
-	if (s->size < head + size)
-		return 0;
-	memcpy(payload, s->in + head, size);
-	consume(s, head + size);
-	if (opcode == OPCODE_CLOSE)
-		return closed(s, payload, size, err);
-	if (opcode == OPCODE_PING)
-		r = send_frame(s, OPCODE_PONG, payload, size, err);
-	return r < 0 ? r : 1;
-}
-
-/* 1: go on; 0: more bytes are needed. */
-static int next_frame(struct client_socket *s, struct error *err)
-{
-	uint64_t size = 0;
-	size_t head = frame_head(s, &size);
-	int opcode = s->in[0] & 0x0f;
-
-	if (!head)
-		return 0;
-	/* no extension was agreed to, and servers do not mask */
-	if ((s->in[0] & 0x70) || (s->in[1] & 0x80) || size > INT64_MAX)
-		return error_set(err, -EPROTO, "the service breaks the WebSocket protocol");
-	if (opcode >= OPCODE_CLOSE)
-		return control_frame(s, head, size, err);
-	if (opcode > OPCODE_BINARY)
-		return error_set(err, -EPROTO, "the service breaks the WebSocket protocol");
-	consume(s, head);
-	s->left = size;
-	return 1;
-}
-
+/* What came before the connection ended is handed out first. */
 ssize_t client_socket_receive(struct client_socket *s, void *data, size_t size, struct error *err)
 {
-	ssize_t n;
-	int r = 1;
+	struct error gone = { 0 };
+	ssize_t filled = s->frames.closed ? 0 : fill(s, &gone);
+	ssize_t n = frames_take(&s->frames, data, size, err);
 
-	if (s->closed)
-		return error_set(err, -EPIPE, "the console was closed");
-	n = fill(s, err);
-	if (n < 0 && !s->size)
+	if (n || filled >= 0)
 		return n;
-	while (r == 1 && !s->left)
-		r = next_frame(s, err);
-	if (r < 0)
-		return r;
-	n = (ssize_t)MIN(MIN(s->left, (uint64_t)size), (uint64_t)s->size);
-	memcpy(data, s->in, (size_t)n);
-	consume(s, (size_t)n);
-	s->left -= (uint64_t)n;
-	return n;
+	if (err)
+		*err = gone;
+	return filled;
 }
 
 int client_socket_fd(const struct client_socket *s)
@@ -389,18 +299,7 @@ int client_socket_fd(const struct client_socket *s)
 
 bool client_socket_pending(const struct client_socket *s)
 {
-	uint64_t size = 0;
-	size_t head;
-
-	if (s->maybe_more)
-		return true;
-	if (s->left)
-		return s->size > 0;
-	head = frame_head(s, &size);
-	/* a data frame's head will do; a control frame has to be whole, unless it is wrong */
-	if (head && (s->in[0] & 0x0f) >= OPCODE_CLOSE)
-		return size > CONTROL_MAX || s->size >= head + size;
-	return head > 0;
+	return s->maybe_more || frames_pending(&s->frames);
 }
 
 void client_socket_close(struct client_socket *s)
@@ -409,7 +308,7 @@ void client_socket_close(struct client_socket *s)
 
 	if (!s)
 		return;
-	if (!s->closed)
+	if (s->open && !s->frames.closed)
 		(void)!send_frame(s, OPCODE_CLOSE, normal, sizeof(normal), NULL);
 	if (s->curl)
 		curl_easy_cleanup(s->curl);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * See client.h: what lasts. Jobs are waited for by asking with ?wait=, which the service answers
- * when the job has ended; events are a stream of text/event-stream (the HTML standard, 9.2), of
- * which `data` and `id` matter here.
+ * when the job has ended; events are a stream that client_events.c takes apart.
  */
+#include "cli/client_events.h"
 #include "cli/client_internal.h"
 
 #include "lib/cleanup.h"
@@ -12,8 +12,6 @@
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
-
-#define LINE_MAX_BYTES (256 * KIB)
 
 static uint64_t now_ms(void)
 {
@@ -106,8 +104,7 @@ int client_wait(struct client *c, const char *id, const struct client_wait *w, j
 struct reader {
 	const struct client_stream *stream;
 	CURL *curl;
-	char *line, *data; /* what has come of the line, and of the event */
-	size_t line_size, data_size;
+	struct events_reader events;
 	uint64_t last; /* ms: when something was told */
 	bool opened;
 	int result; /* other than 0: it is over */
@@ -121,51 +118,9 @@ static int tell(struct reader *r, const json_t *event)
 	return r->result;
 }
 
-static void end_event(struct reader *r)
+static int on_event(void *context, const json_t *event)
 {
-	json_t *event;
-	json_error_t e;
-
-	if (!r->data_size)
-		return;
-	event = json_loadb(r->data, r->data_size, JSON_REJECT_DUPLICATES, &e);
-	r->data_size = 0;
-	if (json_is_object(event))
-		tell(r, event);
-	else
-		r->result = error_set(&r->err, -EPROTO, "the service's event is no JSON: %s",
-				      event ? "no object" : e.text);
-	json_decref(event);
-}
-
-static void end_line(struct reader *r)
-{
-	const char *line = r->line;
-	size_t n = r->line_size;
-
-	r->line_size = 0;
-	if (n && line[n - 1] == '\r')
-		n--;
-	if (!n) {
-		end_event(r);
-		return;
-	}
-	if (n < 5 || strncmp(line, "data:", 5))
-		return;
-	line += 5;
-	n -= 5;
-	if (n && *line == ' ') {
-		line++;
-		n--;
-	}
-	if (r->data_size + n + 1 > LINE_MAX_BYTES) {
-		r->result = error_set(&r->err, -EPROTO, "the service's event is too long");
-		return;
-	}
-	if (r->data_size)
-		r->data[r->data_size++] = '\n';
-	memcpy(r->data + r->data_size, line, n);
-	r->data_size += n;
+	return tell(context, event);
 }
 
 /* Once its headers have come, nothing that happens from now on is missed. */
@@ -190,15 +145,8 @@ static size_t receive(char *data, size_t one, size_t size, void *context)
 	struct reader *r = context;
 
 	(void)one;
-	look_at_status(r);
-	for (size_t i = 0; i < size && !r->result; i++) {
-		if (data[i] == '\n')
-			end_line(r);
-		else if (r->line_size < LINE_MAX_BYTES)
-			r->line[r->line_size++] = data[i];
-		else
-			r->result = error_set(&r->err, -EPROTO, "the service's line is too long");
-	}
+	if (!look_at_status(r))
+		r->result = events_read(&r->events, data, size, &r->err);
 	return r->result ? 0 : size;
 }
 
@@ -257,9 +205,8 @@ int client_stream(struct client *c, const struct client_stream *s, struct error 
 	int r = -ENOMEM;
 
 	reader.curl = curl;
-	reader.line = malloc(LINE_MAX_BYTES);
-	reader.data = malloc(LINE_MAX_BYTES);
-	if (!reader.line || !reader.data || !headers || !multi || !curl)
+	if (events_reader_init(&reader.events, on_event, &reader) < 0 || !headers || !multi ||
+	    !curl)
 		error_set(err, -ENOMEM, "out of memory");
 	else
 		r = client_prepare(c, curl, s->path, err);
@@ -276,7 +223,6 @@ int client_stream(struct client *c, const struct client_stream *s, struct error 
 	curl_easy_cleanup(curl);
 	curl_multi_cleanup(multi);
 	curl_slist_free_all(headers);
-	free(reader.line);
-	free(reader.data);
+	events_reader_deinit(&reader.events);
 	return r;
 }

@@ -20,18 +20,24 @@ struct session {
 	struct error err;
 };
 
-static int open_session(struct session *s, int status, const char *answer, const char *more,
-			size_t size)
+static int open_any(struct session *s, int status, const char *answer, const char *more,
+		    size_t size, bool ends)
 {
 	int r;
 
 	*s = (struct session){ .exchange = { "GET /api/v1/vms/web/console", NULL, status,
 					     status == 101 ? "Upgrade: websocket" : NULL, answer,
-					     more, size } };
+					     more, size, ends } };
 	s->server = recorded_new(&s->exchange, 1);
 	assert_int_equal(client_new(recorded_place(s->server), &s->client, &s->err), 0);
 	r = client_socket_open(s->client, "/vms/web/console", &s->socket, &s->err);
 	return r;
+}
+
+static int open_session(struct session *s, int status, const char *answer, const char *more,
+			size_t size)
+{
+	return open_any(s, status, answer, more, size, false);
 }
 
 /* Everything up to the end, or so many bytes. */
@@ -173,6 +179,34 @@ static void test_broken_frames_are_refused(void **state)
 	}
 }
 
+/* A service that dies in the middle of a frame must not keep its client busy. */
+static void test_a_connection_that_ends_is_told(void **state)
+{
+	static const char more[] = "\x82\x05hello\x82\x7e\x01";
+	struct session s;
+	char data[64] = "";
+
+	(void)state;
+	assert_int_equal(open_any(&s, 101, NULL, more, sizeof(more) - 1, true), 0);
+	assert_int_equal(read_all(&s, data, sizeof(data)), 5);
+	assert_string_equal(data, "hello");
+	assert_int_equal(client_socket_receive(s.socket, data, 1, &s.err), -EPIPE);
+	end_session(&s);
+}
+
+static void test_a_reason_does_not_reach_the_terminal(void **state)
+{
+	static const char more[] = "\x88\x08\x03\xe8\x1b[2Jx\n";
+	struct session s;
+	char data[8];
+
+	(void)state;
+	assert_int_equal(open_session(&s, 101, NULL, more, sizeof(more) - 1), 0);
+	assert_int_equal(read_all(&s, data, sizeof(data)), -EPIPE);
+	assert_string_equal(s.err.message, "?[2Jx?");
+	end_session(&s);
+}
+
 static void test_a_refused_console_has_the_services_words(void **state)
 {
 	struct session s;
@@ -194,6 +228,8 @@ int main(void)
 		cmocka_unit_test(test_long_frames_come_whole),
 		cmocka_unit_test(test_what_is_sent_is_masked),
 		cmocka_unit_test(test_broken_frames_are_refused),
+		cmocka_unit_test(test_a_connection_that_ends_is_told),
+		cmocka_unit_test(test_a_reason_does_not_reach_the_terminal),
 		cmocka_unit_test(test_a_refused_console_has_the_services_words),
 	};
 

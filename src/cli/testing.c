@@ -81,6 +81,8 @@ static void answer(struct recorded *r, int fd, const struct exchange *e)
 		return;
 	if (write(fd, e->more, e->more_size) < 0)
 		return;
+	if (e->ends)
+		shutdown(fd, SHUT_WR);
 	while (r->sent_size < sizeof(r->sent) &&
 	       (n = read(fd, r->sent + r->sent_size, sizeof(r->sent) - r->sent_size)) > 0)
 		r->sent_size += (size_t)n;

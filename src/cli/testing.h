@@ -13,6 +13,7 @@ struct exchange {
 	/* Bytes after the answer of an upgrade; the connection stays open until the client ends. */
 	const char *more;
 	size_t more_size;
+	bool ends; /* and the service says nothing more after them */
 };
 
 struct recorded;
