@@ -197,6 +197,7 @@ void streams_on_event(struct event_watch *w, const struct event *event);
 void streams_end(struct api *api);
 /* on_console.c */
 void consoles_end(struct api *api);
+void consoles_look(struct api *api); /* roles have changed */
 
 /* Handlers, by the routes' nouns. */
 int get_openapi(struct call *call, struct error *err);

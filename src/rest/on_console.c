@@ -180,21 +180,33 @@ static int dial(const char *path, struct error *err)
 	return steal_fd(&fd);
 }
 
-/* Roles change while somebody looks. */
-static void on_timer(struct loop_timer *t)
+/* Roles change while somebody looks, and machines go from one group to another. */
+static void look(struct console *c)
 {
-	struct console *c = container_of(t, struct console, timer);
 	struct daemon *d = c->api->d;
 	struct vm *vm = vm_by_id(d, c->vm, NULL);
 	struct target target;
 
 	if (vm)
 		target = vm_target(vm);
-	if (!vm || !authz_allowed(d->authz, &c->caller, c->read_only ? OP_VIEW_CONSOLE : OP_CONSOLE,
-				  &target))
+	if (c->fd >= 0 &&
+	    (!vm || !authz_allowed(d->authz, &c->caller,
+				   c->read_only ? OP_VIEW_CONSOLE : OP_CONSOLE, &target)))
 		finish(c, WEBSOCKET_POLICY, "you may not see this console any more");
-	else
-		loop_timer_arm(t, loop_now(d->loop) + LOOK_MS * MS);
+}
+
+static void on_timer(struct loop_timer *t)
+{
+	struct console *c = container_of(t, struct console, timer);
+
+	look(c);
+	if (c->fd >= 0)
+		loop_timer_arm(t, loop_now(c->api->d->loop) + LOOK_MS * MS);
+}
+
+void consoles_look(struct api *api)
+{
+	list_foreach_safe(it, &api->consoles) look(list_entry(it, struct console, node));
 }
 
 static int check_count(struct call *call, struct error *err)

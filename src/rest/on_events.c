@@ -98,12 +98,10 @@ static int list(struct call *call, struct error *err)
 
 	if (r < 0)
 		return r;
-	if (page.cursor && filter.newest_first) {
-		page_deinit(&page);
-		return error_set(err, -EINVAL, "the newest come on one page, there is no next");
-	}
-	filter.after = page.cursor ? strtoll(page.cursor, NULL, 10) : 0;
-	filter.limit = page.limit + !filter.newest_first; /* one more tells whether there is more */
+	if (page.cursor)
+		*(filter.newest_first ? &filter.before : &filter.after) =
+			strtoll(page.cursor, NULL, 10);
+	filter.limit = page.limit + 1; /* one more tells whether there is more */
 	r = events_query(call->d->events, &filter, on_event, &page, err);
 	if (r < 0 && r != -ECANCELED) {
 		page_deinit(&page);
@@ -178,15 +176,28 @@ static bool still_allowed(const struct stream *s)
 	       authz_allowed(d->authz, &s->caller, OP_VIEW_EVENTS, &(struct target){ 0 });
 }
 
+static bool look(struct stream *s)
+{
+	bool allowed = still_allowed(s);
+
+	if (!allowed) {
+		http_stream_end(s->http);
+		stream_free(s);
+	}
+	return allowed;
+}
+
+static void streams_look(struct api *api)
+{
+	list_foreach_safe(it, &api->streams)(void) look(list_entry(it, struct stream, node));
+}
+
 static void on_timer(struct loop_timer *t)
 {
 	struct stream *s = container_of(t, struct stream, timer);
 
-	if (!still_allowed(s)) {
-		http_stream_end(s->http);
-		stream_free(s);
+	if (!look(s))
 		return;
-	}
 	if (s->behind)
 		catch_up(s);
 	else
@@ -198,6 +209,10 @@ void streams_on_event(struct event_watch *w, const struct event *event)
 {
 	struct api *api = container_of(w, struct api, event_watch);
 
+	if (!strncmp(event->kind, "role-", 5)) {
+		streams_look(api);
+		consoles_look(api);
+	}
 	list_foreach(it, &api->streams)
 	{
 		struct stream *s = list_entry(it, struct stream, node);

@@ -83,13 +83,24 @@ static void turn(unsigned ms)
 
 /* --- the client --- */
 
-static void dial_unix(struct peer *p)
+/* The kernel says who we were when we connected. */
+static void dial_unix_as(struct peer *p, uid_t uid)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	uid_t own = geteuid();
+	int r;
 
 	*p = (struct peer){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0) };
 	strcpy(address.sun_path, socket_path);
-	assert_int_equal(connect(p->fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(seteuid(uid), 0);
+	r = connect(p->fd, (struct sockaddr *)&address, sizeof(address));
+	assert_int_equal(seteuid(own), 0);
+	assert_int_equal(r, 0);
+}
+
+static void dial_unix(struct peer *p)
+{
+	dial_unix_as(p, geteuid());
 }
 
 static void hang_up(struct peer *p)
@@ -561,14 +572,99 @@ static int console_listen(const char *path)
 	return fd;
 }
 
-static void shake(struct peer *p, const char *path)
+static void shake_as(struct peer *p, const char *path, uid_t uid)
 {
-	dial_unix(p);
+	dial_unix_as(p, uid);
 	/* no Content-Length: a WebSocket's request has no body */
 	forget(p);
 	say(p, "GET " API_PREFIX "/");
 	say(p, path);
 	say(p, " HTTP/1.1\r\n" HOST SHAKE "\r\n");
+}
+
+static void shake(struct peer *p, const char *path)
+{
+	shake_as(p, path, geteuid());
+}
+
+/* The number of the assignment. */
+static int64_t give_role(const char *role)
+{
+	json_t *a = json_pack("{s:s,s:s,s:s}", "user", "nobody", "role", role, "scope", "host");
+	struct error err = { 0 };
+	int64_t id;
+
+	if (authz_assign(t.d->authz, a, &id, &err) < 0)
+		fail_msg("%s", err.message);
+	json_decref(a);
+	return id;
+}
+
+static void take_role(int64_t id)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "assignments/%lld", (long long)id);
+	dial_unix(&one);
+	ask(&one, "DELETE", path, "", "");
+	expect(&one, "HTTP/1.1 204");
+	hang_up(&one);
+}
+
+/* Long before the next look at the clock, and before anything more is told. */
+static void test_a_stream_ends_with_its_readers_role(void **state)
+{
+	int64_t role;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(chmod(t.folder, 0755), 0);
+	role = give_role("administrator");
+	dial_unix_as(&two, 65534);
+	ask(&two, "GET", "events", "Accept: text/event-stream\r\n", "");
+	expect(&two, "text/event-stream");
+	make(&t, "{'name':'web'}");
+	expect(&two, "event: vm-created\n");
+	take_role(role);
+	expect(&two, "\r\n0\r\n\r\n"); /* the last chunk */
+	assert_null(strstr(two.text, "role-unassigned"));
+	hang_up(&two);
+}
+
+static void test_a_console_ends_with_its_viewers_role(void **state)
+{
+	char path[300];
+	int worker, seen;
+	struct vm *vm;
+	int64_t role;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(chmod(t.folder, 0755), 0);
+	snprintf(path, sizeof(path), "%s/console", t.folder);
+	vm = make(&t, "{'name':'web','boot':{'kernel':'/k'}}");
+	dial_unix(&one);
+	ask(&one, "POST", "vms/web/start", "", "");
+	expect(&one, "HTTP/1.1 202");
+	hang_up(&one);
+	fake_state(vm->id, "running");
+	test_turn(&t);
+	worker = console_listen(path);
+	fake_console(path);
+	role = give_role("operator");
+	shake_as(&two, "vms/web/console", 65534);
+	expect(&two, "HTTP/1.1 101");
+	seen = accept4(worker, NULL, NULL, SOCK_NONBLOCK);
+	assert_true(seen >= 0);
+	take_role(role);
+	(void)!write(seen, "secret", 6); /* to nobody */
+	expect(&two, "you may not see this console any more");
+	assert_null(strstr(two.text, "secret"));
+	hang_up(&two);
+	close(seen);
+	close(worker);
 }
 
 static void test_a_console(void **state)
@@ -715,6 +811,8 @@ int main(void)
 		TEST(test_the_certificate_stays),
 		TEST(test_the_stream_of_events),
 		TEST(test_a_long_past_comes_whole),
+		TEST(test_a_stream_ends_with_its_readers_role),
+		TEST(test_a_console_ends_with_its_viewers_role),
 		TEST(test_a_console),
 		TEST(test_tls_ends_under_a_console_and_a_stream),
 		TEST(test_ends_with_viewers_and_waiters),
