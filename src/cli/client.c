@@ -214,6 +214,7 @@ static const struct {
 	{ "method-not-allowed", -EOPNOTSUPP },
 	{ "not-unique", -ENOTUNIQ },
 	{ "exists", -EEXIST },
+	{ "key-reused", -EKEYREJECTED },
 	{ "wrong-state", -EBADFD },
 	{ "busy", -EBUSY },
 	{ "broken", -EUCLEAN },

@@ -6,6 +6,7 @@
  */
 #include "daemon/vm_internal.h"
 
+#include "daemon/key.h"
 #include "daemon/settings_change.h"
 #include "engine/engine.h"
 #include "lib/cleanup.h"
@@ -461,7 +462,7 @@ static void on_expire(struct loop_timer *t)
 
 	events_expire(d->events, now, d->host.events_days, d->host.events_count);
 	jobs_expire(d->jobs, now);
-	registry_keys_expire(d->db);
+	keys_expire(d->db);
 	loop_timer_arm(t, loop_now(d->loop) + EXPIRE_S * NS_PER_S);
 }
 

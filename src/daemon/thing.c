@@ -5,6 +5,7 @@
  * made again under its id does not repeat one. All on the loop's thread.
  */
 #include "daemon/thing.h"
+#include "daemon/key.h"
 #include "daemon/settings_change.h"
 #include "daemon/words.h"
 #include "lib/cleanup.h"
@@ -15,7 +16,6 @@
 #include <string.h>
 
 #define PRIMORDIAL_ID "d5bb3a4e-3f0e-4f2a-9d1a-6f1f2b0c7a10"
-#define KEY_MS        INT64_C(86400000)
 
 struct kind {
 	const char *name, *create; /* create: the request that keys are kept for */
@@ -134,53 +134,6 @@ int thing_get(struct daemon *d, const struct caller *c, enum thing_kind kind, co
 	return r < 0 ? r : find(d, kind, name, ret, ret_revision, err);
 }
 
-/* --- keys --- */
-
-struct key {
-	const char *request;
-	char *result;
-	bool other;
-};
-
-static int on_key(void *context, const struct database_row *row)
-{
-	struct key *key = context;
-
-	key->other = strcmp(row_text(row, 0), key->request) != 0;
-	key->result = strdup(row_text(row, 1));
-	return key->result ? 0 : -ENOMEM;
-}
-
-int key_find(struct daemon *d, const struct caller *c, const char *key, const char *request,
-	     char **ret, struct error *err)
-{
-	struct key found = { .request = request };
-	int r = database_run(d->db, err, "DELETE FROM keys WHERE time < ?", "i",
-			     time_ms() - KEY_MS);
-
-	if (r >= 0)
-		r = database_query(d->db, err, on_key, &found,
-				   "SELECT request, result FROM keys WHERE caller = ? AND key = ?",
-				   "ss", c->name, key);
-	if (r >= 0 && found.other)
-		r = error_set(err, -EINVAL,
-			      "this Idempotency-Key was used for something else: take a new one");
-	if (r < 0)
-		free(found.result);
-	else
-		*ret = found.result;
-	return r;
-}
-
-int key_add(struct daemon *d, const struct caller *c, const char *key, const char *request,
-	    const char *result, struct error *err)
-{
-	return database_run(d->db, err,
-			    "INSERT OR REPLACE INTO keys (caller, key, request, result, time) "
-			    "VALUES (?, ?, ?, ?, ?)",
-			    "ssssi", c->name, key, request, result, time_ms());
-}
-
 /* --- changing --- */
 
 static int on_count(void *context, const struct database_row *row)
@@ -247,7 +200,7 @@ static int store(struct daemon *d, enum thing_kind kind, json_t *thing, uint64_t
 }
 
 static int create(struct daemon *d, const struct caller *c, enum thing_kind kind, json_t *thing,
-		  const char *key, struct error *err)
+		  const struct key *key, struct error *err)
 {
 	const char *id = json_string_value(json_object_get(thing, "id"));
 	const char *name = json_string_value(json_object_get(thing, "name"));
@@ -255,8 +208,8 @@ static int create(struct daemon *d, const struct caller *c, enum thing_kind kind
 
 	if (r >= 0)
 		r = store(d, kind, thing, (uint64_t)time_ms(), err);
-	if (r >= 0 && key)
-		r = key_add(d, c, key, kinds[kind].create, id, err);
+	if (r >= 0)
+		r = key_add(d->db, c, key, id, err);
 	if (r >= 0)
 		audit(d, c, kind, "created", name);
 	return r;
@@ -272,7 +225,7 @@ static int finish(struct daemon *d, int r, struct error *err)
 }
 
 static int create_once(struct daemon *d, const struct caller *c, enum thing_kind kind,
-		       json_t *thing, const char *key, struct error *err)
+		       json_t *thing, const struct key *key, struct error *err)
 {
 	int r = database_begin(d->db, err);
 
@@ -289,10 +242,13 @@ int thing_create(struct daemon *d, const struct caller *c, enum thing_kind kind,
 	_cleanup_free_ char *before = NULL;
 	char id[GUID_TEXT_SIZE];
 	struct guid guid = guid_random();
+	struct key used;
 	int r = authz_check(d->authz, c, kinds[kind].change, &host, err);
 
-	if (r >= 0 && key)
-		r = key_find(d, c, key, kinds[kind].create, &before, err);
+	if (r >= 0)
+		r = key_init(&used, key, kinds[kind].create, settings, err);
+	if (r >= 0)
+		r = key_find(d->db, c, &used, &before, err);
 	if (r < 0)
 		return r;
 	if (before) {
@@ -303,7 +259,7 @@ int thing_create(struct daemon *d, const struct caller *c, enum thing_kind kind,
 	thing = name ? thing_json(kind, guid_format(&guid, id), name, settings) : NULL;
 	if (!thing)
 		return name ? no_memory(err) : error_set(err, -EINVAL, "it needs a name");
-	r = create_once(d, c, kind, thing, key, err);
+	r = create_once(d, c, kind, thing, &used, err);
 	return r < 0 ? r : find(d, kind, id, ret, ret_revision, err);
 }
 

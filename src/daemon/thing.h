@@ -32,7 +32,7 @@ int thing_get(struct daemon *d, const struct caller *c, enum thing_kind kind, co
 /*
  * From its settings, checked already against what the door says they are. Names may not repeat
  * (-EEXIST). For the same `key` (NULL: none) of the same caller within a day the thing made then is
- * found again; -EINVAL when the key made something else.
+ * found again; -EKEYREJECTED when the key was for another request.
  */
 int thing_create(struct daemon *d, const struct caller *c, enum thing_kind kind, json_t *settings,
 		 const char *key, json_t **ret, uint64_t *ret_revision,
@@ -42,12 +42,3 @@ int thing_change(struct daemon *d, const struct caller *c, enum thing_kind kind,
 		 json_t *patch, uint64_t revision, struct error *err) _must_check_;
 int thing_remove(struct daemon *d, const struct caller *c, enum thing_kind kind, const char *id,
 		 uint64_t revision, struct error *err) _must_check_;
-
-/*
- * Idempotency-Key: the id of what this key of this caller made by `request` within a day, to be
- * freed; NULL: nothing. -EINVAL when it was for another request. In a transaction with the making.
- */
-int key_find(struct daemon *d, const struct caller *c, const char *key, const char *request,
-	     char **ret, struct error *err) _must_check_;
-int key_add(struct daemon *d, const struct caller *c, const char *key, const char *request,
-	    const char *result, struct error *err) _must_check_;

@@ -84,6 +84,7 @@ static void test_a_key_makes_one(void **state)
 	assert_int_equal(create(t, &ada, "{'name':'lan'}", "k", again, &err), 0);
 	assert_string_equal(id, again);
 	assert_int_equal(events_of(t, "switch-created"), 1);
+	assert_int_equal(create(t, &ada, "{'name':'wan'}", "k", again, &err), -EKEYREJECTED);
 	assert_int_equal(thing_remove(t->d, &ada, THING_SWITCH, id, 0, &err), 0);
 	assert_int_equal(create(t, &ada, "{'name':'lan'}", "k", again, &err), 0);
 	assert_string_not_equal(id, again);

@@ -7,6 +7,7 @@
  */
 #include "daemon/vm_internal.h"
 
+#include "daemon/key.h"
 #include "daemon/vm_check.h"
 #include "daemon/vm_file.h"
 #include "lib/cleanup.h"
@@ -23,8 +24,7 @@
 
 #define VMS_MAX    20000 /* of a service: what its memory is planned for */
 #define FOLDER_MAX 3500  /* bytes; leaves room for the names inside */
-#define KEY_MAX    64
-#define NAME_BYTES 200 /* of a folder made from a name */
+#define NAME_BYTES 200   /* of a folder made from a name */
 
 #define _cleanup_settings_ _cleanup_(vm_settings_deinit)
 
@@ -287,26 +287,26 @@ static int new_settings(const struct caller *c, json_t *json, struct vm_settings
 	return schema_decode(&vm_settings_schema, copy, ret, err);
 }
 
-static int find_key(struct daemon *d, const struct caller *c, const char *key, struct vm **ret,
-		    struct error *err)
+/* What the key made; NULL: nothing, or it is gone. */
+static int find_key(struct daemon *d, const struct caller *c, const struct key *key,
+		    struct vm **ret, struct error *err)
 {
-	char id[GUID_TEXT_SIZE];
-	struct vm *vm;
-	int r;
+	_cleanup_free_ char *id = NULL;
+	int r = key_find(d->db, c, key, &id, err);
 
-	if (!key)
-		return -ENOENT;
-	if (!*key || strlen(key) > KEY_MAX || !text_printable(key))
-		return error_set(err, -EINVAL, "an idempotency key has 1 to %d characters",
-				 KEY_MAX);
-	r = registry_key_find(d->db, c->name, key, id, err);
-	if (r < 0)
-		return r;
-	vm = vm_find(d, id);
-	if (!vm)
-		return -ENOENT;
-	*ret = vm;
-	return 0;
+	if (r == 0)
+		*ret = id ? vm_find(d, id) : NULL;
+	return r;
+}
+
+/* The request is the settings and the folder, as they were given. */
+static int create_key(const char *text, json_t *settings, const char *folder, struct key *ret,
+		      struct error *err)
+{
+	_cleanup_json_ json_t *body =
+		json_pack("{s:O, s:s?}", "settings", settings, "folder", folder);
+
+	return key_init(ret, text, "POST /vms", body, err);
 }
 
 /* A machine that is about to be: what the steps need of it. */
@@ -315,7 +315,7 @@ struct birth {
 	const struct caller *c;
 	struct vm *vm;
 	enum vm_phase phase;
-	const char *key;          /* NULL: none */
+	const struct key *key;
 	const char *kind, *words; /* of the event */
 };
 
@@ -337,7 +337,7 @@ static int birth_begin(const struct birth *b, struct error *err)
 	if (r == -EEXIST)
 		error_set(err, r, "a machine in %s is registered already", b->vm->folder);
 	if (r == 0 && b->key)
-		r = registry_key_add(b->d->db, b->c->name, b->key, b->vm->id, err);
+		r = key_add(b->d->db, b->c, b->key, b->vm->id, err);
 	if (r < 0) {
 		database_rollback(b->d->db);
 		return r;
@@ -416,12 +416,18 @@ int vm_create(struct daemon *d, const struct caller *c, json_t *settings, const 
 {
 	_cleanup_settings_ struct vm_settings s = { 0 };
 	_cleanup_free_ char *chosen = NULL;
-	struct birth b = { d, c, NULL, PHASE_MAKING, key, "vm-created", "made the machine" };
+	struct key used;
+	struct birth b = { d, c, NULL, PHASE_MAKING, &used, "vm-created", "made the machine" };
 	struct error mine = { 0 };
-	int r = find_key(d, c, key, ret, err);
+	struct vm *before = NULL;
+	int r = create_key(key, settings, folder, &used, err);
 
-	if (r != -ENOENT)
+	if (r == 0)
+		r = find_key(d, c, &used, &before, err);
+	if (r < 0 || before) {
+		*ret = before;
 		return r;
+	}
 	r = new_settings(c, settings, &s, err);
 	if (r == 0)
 		r = check_new(d, c, OP_CREATE_VM, &s, err);

@@ -82,47 +82,6 @@ int registry_running(struct database *db, const struct registry_row *row, struct
 			    "iiss", (int64_t)row->running, row->started, row->critical, row->id);
 }
 
-/* --- keys --- */
-
-static int on_key(void *context, const struct database_row *row)
-{
-	const char *id = row_text(row, 0);
-
-	if (!id || strlen(id) != GUID_TEXT_SIZE - 1)
-		return 0;
-	memcpy(context, id, GUID_TEXT_SIZE);
-	return 1;
-}
-
-int registry_key_find(struct database *db, const char *caller, const char *key,
-		      char ret_id[static GUID_TEXT_SIZE], struct error *err)
-{
-	int64_t since = time_ms() - REGISTRY_KEY_AGE_MS;
-	int r = database_query(db, err, on_key, ret_id,
-			       "SELECT result FROM keys WHERE caller = ? AND key = ? AND time >= ?",
-			       "ssi", caller, key, since);
-
-	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
-}
-
-int registry_key_add(struct database *db, const char *caller, const char *key, const char *id,
-		     struct error *err)
-{
-	return database_run(db, err,
-			    "INSERT OR REPLACE INTO keys (caller, key, request, result, time) "
-			    "VALUES (?, ?, 'create-vm', ?, ?)",
-			    "sssi", caller, key, id, time_ms());
-}
-
-void registry_keys_expire(struct database *db)
-{
-	int64_t before = time_ms() - REGISTRY_KEY_AGE_MS;
-	/* What cannot be removed now is too old to be found, and goes the next time. */
-	int r = database_run(db, NULL, "DELETE FROM keys WHERE time < ?", "i", before);
-
-	(void)r;
-}
-
 /* --- values --- */
 
 static int on_value(void *context, const struct database_row *row)

@@ -38,14 +38,6 @@ int registry_remove(struct database *db, const char *id, struct error *err) _mus
 int registry_running(struct database *db, const struct registry_row *row,
 		     struct error *err) _must_check_;
 
-/* Keys of idempotency: which machine a caller's key made. -ENOENT: none within a day. */
-#define REGISTRY_KEY_AGE_MS (INT64_C(24) * 3600 * 1000)
-int registry_key_find(struct database *db, const char *caller, const char *key,
-		      char ret_id[static GUID_TEXT_SIZE], struct error *err) _must_check_;
-int registry_key_add(struct database *db, const char *caller, const char *key, const char *id,
-		     struct error *err) _must_check_;
-void registry_keys_expire(struct database *db);
-
 /* Single values of the service by name: *ret is NULL or to be freed. */
 int registry_value_get(struct database *db, const char *name, char **ret,
 		       struct error *err) _must_check_;

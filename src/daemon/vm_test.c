@@ -157,7 +157,7 @@ static void test_a_folder_that_is_given(void **state)
 static void test_a_key_makes_one_machine(void **state)
 {
 	struct test *t = *state;
-	json_t *settings = quoted("{'name':'a'}");
+	json_t *settings = quoted("{'name':'a'}"), *other = quoted("{'name':'b'}");
 	struct error err = { 0 };
 	struct vm *first, *second;
 
@@ -168,6 +168,7 @@ static void test_a_key_makes_one_machine(void **state)
 	test_again(t);
 	assert_int_equal(vm_create(t->d, &ada, settings, NULL, "k1", &second, &err), 0);
 	assert_ptr_equal(second, only(t));
+	assert_int_equal(vm_create(t->d, &ada, other, NULL, "k1", &first, &err), -EKEYREJECTED);
 	/* Another's key is another one; so is a key whose machine is gone. */
 	assert_int_equal(vm_create(t->d, &caller_service, settings, NULL, "k1", &first, &err), 0);
 	assert_ptr_not_equal(first, second);
@@ -181,6 +182,7 @@ static void test_a_key_makes_one_machine(void **state)
 				   &second, &err),
 			 -EINVAL);
 	json_decref(settings);
+	json_decref(other);
 }
 
 /* --- finding --- */

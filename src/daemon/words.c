@@ -91,6 +91,7 @@ static const struct {
 	{ -ENOENT, "not-found" },
 	{ -ENOTUNIQ, "not-unique" },
 	{ -EEXIST, "exists" },
+	{ -EKEYREJECTED, "key-reused" },
 	{ -EBADFD, "wrong-state" },
 	{ -EBUSY, "busy" },
 	{ -EUCLEAN, "broken" },

@@ -31,6 +31,7 @@ static const struct problem problems[] = {
 	{ "changed", 412, "It was changed meanwhile" },
 	{ "too-large", 413, "The request is too large" },
 	{ "unsupported-media-type", 415, "The body must be JSON" },
+	{ "key-reused", 422, "The Idempotency-Key was for another request" },
 	{ "upgrade-required", 426, "This is for WebSockets" },
 	{ "too-many-requests", 429, "Too many requests" },
 	{ "internal", 500, "Something went wrong in the service" },

@@ -291,7 +291,39 @@ static void test_a_key_makes_one_machine(void **state)
 	expect(201, NULL);
 	assert_string_equal(text_of(a.json, "id"), id);
 	ask_with("POST", "pools", "{'name':'s'}", "Idempotency-Key", "k3");
-	expect(400, "invalid");
+	expect(422, "key-reused");
+}
+
+static void test_a_key_is_for_one_body(void **state)
+{
+	static const char role[] = "{'user':'nobody','role':'viewer','scope':'host'}";
+
+	(void)state;
+	ask_with("POST", "vms", "{'settings':{'name':'a','notes':'x'}}", "Idempotency-Key", "k1");
+	expect(201, NULL);
+	/* the order of members is nobody's intention */
+	ask_with("POST", "vms", "{'settings':{'notes':'x','name':'a'}}", "Idempotency-Key", "k1");
+	expect(201, NULL);
+	ask_with("POST", "vms", "{'settings':{'name':'b','notes':'x'}}", "Idempotency-Key", "k1");
+	expect(422, "key-reused");
+	ask_with("POST", "vms", "{'settings':{'name':'a','notes':'x'},'folder':'/tmp/other'}",
+		 "Idempotency-Key", "k1");
+	expect(422, "key-reused");
+	ask_with("POST", "switches", "{'name':'a'}", "Idempotency-Key", "k1");
+	expect(422, "key-reused");
+	ask_with("POST", "switches", "{'name':'s'}", "Idempotency-Key", "k2");
+	expect(201, NULL);
+	ask_with("POST", "switches", "{'name':'t'}", "Idempotency-Key", "k2");
+	expect(422, "key-reused");
+	ask_with("POST", "vms", "{'settings':{'name':'s'}}", "Idempotency-Key", "k2");
+	expect(422, "key-reused");
+	ask_with("POST", "assignments", role, "Idempotency-Key", "k4");
+	expect(201, NULL);
+	ask_with("POST", "assignments", role, "Idempotency-Key", "k4");
+	expect(201, NULL);
+	ask_with("POST", "assignments", "{'user':'nobody','role':'operator','scope':'host'}",
+		 "Idempotency-Key", "k4");
+	expect(422, "key-reused");
 }
 
 static void test_pages(void **state)
@@ -648,6 +680,45 @@ static void test_events(void **state)
 	assert_int_equal(json_array_size(json_object_get(a.json, "items")), 0);
 }
 
+/* All of them, newest first, by pages of three; they go on while new ones come. */
+static void test_the_newest_events_have_pages(void **state)
+{
+	json_int_t last = 0, first = 0;
+	char path[300];
+	unsigned seen = 0;
+	json_t *items, *item;
+	size_t i;
+
+	(void)state;
+	for (unsigned n = 0; n < 4; n++)
+		make_vm("web");
+	test_turn(&rig.t);
+	snprintf(path, sizeof(path), "events?newest=true&kind=vm-created&limit=3");
+	for (;;) {
+		const char *next;
+
+		assert_ask(200, "GET", path, NULL);
+		items = json_object_get(a.json, "items");
+		json_array_foreach(items, i, item)
+		{
+			json_int_t id = json_integer_value(json_object_get(item, "id"));
+
+			assert_true(!last || id < last);
+			last = id;
+			first = first ? first : id;
+			seen++;
+		}
+		next = json_string_value(json_object_get(a.json, "next"));
+		if (!next)
+			break;
+		snprintf(path, sizeof(path), "events?newest=true&kind=vm-created&limit=3&cursor=%s",
+			 next);
+		make_vm("later");
+		test_turn(&rig.t);
+	}
+	assert_true(seen == 4 && first > last);
+}
+
 static void test_host(void **state)
 {
 	char etag[64];
@@ -774,6 +845,7 @@ int main(void)
 		TEST(test_a_machine_comes_and_goes),
 		TEST(test_names_that_repeat),
 		TEST(test_a_key_makes_one_machine),
+		TEST(test_a_key_is_for_one_body),
 		TEST(test_pages),
 		TEST(test_lists_say_what_is_now),
 		TEST(test_groups),
@@ -785,6 +857,7 @@ int main(void)
 		TEST(test_things),
 		TEST(test_images),
 		TEST(test_events),
+		TEST(test_the_newest_events_have_pages),
 		TEST(test_host),
 		TEST(test_metering),
 		TEST(test_the_document),

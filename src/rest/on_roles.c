@@ -3,7 +3,7 @@
  * /operations, /roles, /assignments. The service's functions check what is asked for, but not who
  * asks, and leave no events: both are done here.
  */
-#include "daemon/thing.h"
+#include "daemon/key.h"
 #include "daemon/vm.h"
 #include "rest/api.h"
 
@@ -219,14 +219,14 @@ static int answer_assignment(struct call *call, int64_t id, struct error *err)
 	return call_answer_created(call, json, NULL, API_PREFIX "/assignments/%lld", (long long)id);
 }
 
-static int assign(struct call *call, const char *key, int64_t *ret_id, struct error *err)
+static int assign(struct call *call, const struct key *key, int64_t *ret_id, struct error *err)
 {
 	char text[24];
 	int r = authz_assign(call->d->authz, call->body, ret_id, err);
 
 	snprintf(text, sizeof(text), "%lld", r < 0 ? 0ll : (long long)*ret_id);
-	if (r >= 0 && key)
-		r = key_add(call->d, call->caller, key, "POST /assignments", text, err);
+	if (r >= 0)
+		r = key_add(call->d->db, call->caller, key, text, err);
 	if (r >= 0)
 		audit(call, "role-assigned", json_incref(call->body), "A role was given");
 	return r;
@@ -234,13 +234,16 @@ static int assign(struct call *call, const char *key, int64_t *ret_id, struct er
 
 int create_assignment(struct call *call, struct error *err)
 {
-	const char *key = http_header(call->r, "Idempotency-Key");
 	_cleanup_free_ char *before = NULL;
+	struct key key;
 	int64_t id;
 	int r = check(call, OP_CHANGE_ROLES, err);
 
-	if (r >= 0 && key)
-		r = key_find(call->d, call->caller, key, "POST /assignments", &before, err);
+	if (r >= 0)
+		r = key_init(&key, http_header(call->r, "Idempotency-Key"), "POST /assignments",
+			     call->body, err);
+	if (r >= 0)
+		r = key_find(call->d->db, call->caller, &key, &before, err);
 	if (r >= 0 && before) {
 		r = answer_assignment(call, strtoll(before, NULL, 10), err);
 		if (r != -ENOENT)
@@ -251,7 +254,7 @@ int create_assignment(struct call *call, struct error *err)
 		r = database_begin(call->d->db, err);
 	if (r < 0)
 		return r;
-	r = finish(call, assign(call, key, &id, err), err);
+	r = finish(call, assign(call, &key, &id, err), err);
 	return r < 0 ? r : answer_assignment(call, id, err);
 }
 
