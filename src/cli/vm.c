@@ -490,7 +490,8 @@ static int run_metering(struct command *c)
 
 static const struct command_option list_options[] = {
 	{ "state", WORD_CHOICE,
-	  "off|starting|running|pausing|paused|resuming|saving|saved|stopping|resetting|critical",
+	  "off|starting|running|pausing|paused|paused-critical|resuming|saving|saved|stopping|"
+	  "resetting|critical",
 	  "only machines in this state" },
 	{ "group", WORD_TEXT, "GROUP", "only machines of this group" },
 	{ "fields", WORD_TEXT, "FIELDS", "with --json: only these, like id,name,memory.startup" },
@@ -516,7 +517,8 @@ static const struct command_option register_options[] = {
 };
 
 static const struct command_option wait_options[] = {
-	{ "state", WORD_CHOICE, "off|running|paused|saved|critical", "the state (off)" },
+	{ "state", WORD_CHOICE, "off|running|paused|paused-critical|saved|critical",
+	  "the state (off)" },
 	{ "timeout", WORD_TEXT, "TIME", "wait so long at most, like 90 or 5m" },
 	{ 0 },
 };

@@ -106,6 +106,14 @@ void fake_state(const char *id, const char *state)
 	w->events->state(w->context, w, state);
 }
 
+void fake_event(const char *id, json_t *event)
+{
+	struct worker *w = find(id);
+
+	w->events->event(w->context, w, event);
+	json_decref(event);
+}
+
 void fake_end(const char *id, enum worker_end end, const char *words)
 {
 	struct worker copy = *find(id);

@@ -47,6 +47,8 @@ void vm_state_set(struct vm *vm, enum vm_state state, const char *words)
 	snprintf(vm->state_words, sizeof(vm->state_words), "%s", words ? words : "");
 	if (vm->state == state)
 		return;
+	if (entry_of(vm)->timer_use == VM_TIMER_STORAGE)
+		vm_timer_clear(vm);
 	vm->state = state;
 	vm->state_since = time_ms();
 	if (!vm_state_has_worker(state))
@@ -66,7 +68,7 @@ void vm_remember(struct vm *vm, bool running, const char *critical)
 		log_line("vm %s: %s", vm->id, err.message);
 }
 
-static void timer_set(struct vm *vm, enum vm_timer use, unsigned seconds)
+void vm_timer_set(struct vm *vm, enum vm_timer use, unsigned seconds)
 {
 	struct vm_entry *e = entry_of(vm);
 
@@ -152,7 +154,7 @@ static void ask_power_off(struct vm *vm)
 	entry_of(vm)->stop_again = false;
 	ask(vm, "power-off");
 	if (entry_of(vm)->timer_use != VM_TIMER_STOP)
-		timer_set(vm, VM_TIMER_STOP, STOP_TIMEOUT_S);
+		vm_timer_set(vm, VM_TIMER_STOP, STOP_TIMEOUT_S);
 }
 
 void vm_power_off(struct vm *vm)
@@ -170,8 +172,13 @@ static const struct report {
 	const char *name;
 	enum vm_state state;
 } reports[] = {
-	{ "starting", VM_STARTING }, { "running", VM_RUNNING },     { "pausing", VM_PAUSING },
-	{ "paused", VM_PAUSED },     { "resetting", VM_RESETTING }, { "stopping", VM_STOPPING },
+	{ "starting", VM_STARTING },
+	{ "running", VM_RUNNING },
+	{ "pausing", VM_PAUSING },
+	{ "paused", VM_PAUSED },
+	{ "paused-critical", VM_PAUSED_CRITICAL },
+	{ "resetting", VM_RESETTING },
+	{ "stopping", VM_STOPPING },
 	{ "off", VM_STOPPING },
 };
 
@@ -189,6 +196,11 @@ static void report_steady(struct vm *vm, enum vm_state state)
 {
 	enum vm_state was = vm->state;
 
+	if (state == VM_PAUSED_CRITICAL && was != state && was != VM_STOPPING) {
+		vm_storage_wait(vm);
+		job_fail(vm, -EIO, "the machine waits for its storage: %s", vm->state_words);
+		return;
+	}
 	/* What was meant to end elsewhere is not over: this is a report from before. */
 	if (was == state || was == VM_STOPPING ||
 	    (vm->job && !vm_state_steady(was) && vm_state_end(was) != state))
@@ -222,6 +234,12 @@ static void on_worker_state(void *context, struct worker *w, const char *name)
 		report_steady(vm, reports[i].state);
 	else if (!vm->job && vm_state_steady(vm->state))
 		vm_state_set(vm, reports[i].state, NULL); /* the guest's doing */
+}
+
+static void on_worker_event(void *context, struct worker *w, json_t *event)
+{
+	(void)w;
+	vm_storage_event(context, event);
 }
 
 /* --- the end of one --- */
@@ -259,7 +277,7 @@ static void fail_restart(struct vm *vm, const char *words)
 	vm_state_set(vm, VM_CRITICAL, why);
 	vm_remember(vm, true, words);
 	tell(vm, SEVERITY_WARNING, "vm-restart", why);
-	timer_set(vm, VM_TIMER_RESTART, delay);
+	vm_timer_set(vm, VM_TIMER_RESTART, delay);
 }
 
 static void fail_by_setting(struct vm *vm, const char *words)
@@ -325,7 +343,8 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 		end_failed(vm, end, words);
 }
 
-static const struct worker_events worker_events = { on_worker_state, on_worker_ended };
+static const struct worker_events worker_events = { on_worker_state, on_worker_ended,
+						    on_worker_event };
 
 /* --- starting --- */
 
@@ -517,6 +536,8 @@ static void on_timer(struct loop_timer *t)
 	e->timer_use = VM_TIMER_NONE;
 	if (use == VM_TIMER_RESTART)
 		restart(&e->vm);
+	else if (use == VM_TIMER_STORAGE)
+		vm_storage_give_up(&e->vm);
 }
 
 void vm_act_init(struct vm *vm)
@@ -578,7 +599,7 @@ static void find_lost(struct vm *vm)
 	if (vm->state == VM_CRITICAL) {
 		/* An earlier service was about to start it again. */
 		if (vm->settings.automatic.critical_error == VM_CRITICAL_ACTION_RESTART)
-			timer_set(vm, VM_TIMER_RESTART, 1);
+			vm_timer_set(vm, VM_TIMER_RESTART, 1);
 		return;
 	}
 	vm_state_set(vm, VM_RUNNING, NULL);

@@ -377,6 +377,85 @@ static void test_a_restart_that_is_refused_is_tried_again(void **state)
 	assert_int_equal(vm->state, VM_STARTING);
 }
 
+/* --- storage --- */
+
+static void lose_storage(struct vm *vm)
+{
+	fake_event(vm->id, json_pack("{s:s,s:{s:i,s:i},s:s,s:s}", "event", "storage-lost", "disk",
+				     "controller", 0, "lun", 3, "file", "/srv/web.vhdx", "error",
+				     "No space left on device"));
+	fake_state(vm->id, "pausing");
+	fake_state(vm->id, "paused-critical");
+}
+
+static void test_one_that_waits_for_its_storage_runs_on(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = running(t);
+
+	lose_storage(vm);
+	assert_int_equal(vm->state, VM_PAUSED_CRITICAL);
+	assert_string_equal(vm->state_words,
+			    "drive 0:3, /srv/web.vhdx: No space left on device; it runs on when "
+			    "that is mended, or is off in 30 min");
+	assert_int_equal(entry_of(vm)->timer_use, VM_TIMER_STORAGE);
+	assert_int_equal((entry_of(vm)->timer.deadline - loop_now(t->loop)) / 60000000000, 30);
+	assert_refused(vm, VM_RESUME, -EBADFD, "while it is paused-critical");
+	fake_event(vm->id, json_pack("{s:s,s:{s:i,s:i}}", "event", "storage-back", "disk",
+				     "controller", 0, "lun", 3));
+	fake_state(vm->id, "running");
+	assert_int_equal(vm->state, VM_RUNNING);
+	assert_string_equal(vm->state_words, "");
+	assert_int_equal(entry_of(vm)->timer_use, VM_TIMER_NONE);
+	assert_int_equal(events_of(t, "vm-storage-lost"), 1);
+	assert_int_equal(events_of(t, "vm-paused-critical"), 1);
+	assert_int_equal(events_of(t, "vm-storage-back"), 1);
+}
+
+static void test_one_whose_storage_stays_away_is_turned_off(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make_running(
+		t, "{'name':'a','automatic':{'critical_error_timeout':2}," STARTABLE "}");
+
+	lose_storage(vm);
+	/* The next service takes it over, and it has its time again. */
+	test_again(t);
+	vm = only(t);
+	fake_state(vm->id, "paused-critical");
+	assert_int_equal(vm->state, VM_PAUSED_CRITICAL);
+	assert_string_equal(vm->state_words, "its storage cannot be used; it runs on when that is "
+					     "mended, or is off in 2 min");
+	assert_int_equal((entry_of(vm)->timer.deadline - loop_now(t->loop)) / 1000000000, 120);
+	loop_timer_disarm(&entry_of(vm)->timer);
+	entry_of(vm)->timer.fn(&entry_of(vm)->timer);
+	assert_int_equal(vm->state, VM_STOPPING);
+	assert_string_equal(fake_asked(vm->id), "power-off");
+	fake_answer(vm->id, 0, "");
+	fake_end(vm->id, WORKER_END_OFF, "");
+	assert_int_equal(vm->state, VM_OFF);
+	assert_int_equal(events_of(t, "vm-storage-timeout"), 1);
+}
+
+/* An action that was under way when it happened has failed, and says why. */
+static void test_storage_that_is_lost_ends_what_is_under_way(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = running(t);
+	struct job *job = act(vm, VM_RESET);
+
+	lose_storage(vm);
+	assert_int_equal(vm->state, VM_PAUSED_CRITICAL);
+	assert_int_equal(job->state, JOB_FAILED);
+	assert_non_null(strstr(job->error.message, "No space left on device"));
+	job = act(vm, VM_STOP);
+	assert_int_equal(vm->state, VM_STOPPING);
+	assert_int_equal(entry_of(vm)->timer_use, VM_TIMER_STOP);
+	fake_state(vm->id, "stopping");
+	fake_end(vm->id, WORKER_END_OFF, "");
+	assert_int_equal(job->state, JOB_COMPLETED);
+}
+
 static void test_one_that_never_ran_is_off(void **state)
 {
 	struct test *t = *state;
@@ -637,6 +716,9 @@ int main(void)
 		TEST(test_a_failure_by_each_setting),
 		TEST(test_restarts_back_off),
 		TEST(test_a_restart_that_is_refused_is_tried_again),
+		TEST(test_one_that_waits_for_its_storage_runs_on),
+		TEST(test_one_whose_storage_stays_away_is_turned_off),
+		TEST(test_storage_that_is_lost_ends_what_is_under_way),
 		TEST(test_one_that_never_ran_is_off),
 		TEST(test_workers_are_taken_over),
 		TEST(test_one_that_ends_before_it_says_anything),

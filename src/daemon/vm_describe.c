@@ -56,11 +56,14 @@ json_t *vm_describe(const struct vm_settings *s)
 		json_array_append_new(scsi, describe_controller(&s->scsi_controllers[i]));
 	for (unsigned i = 0; i < s->com_ports_count; i++)
 		json_array_append_new(serial, describe_port(&s->com_ports[i]));
-	return json_pack("{s:s,s:s,s:i,s:i,s:b,s:s,s:o,s:o,s:o,s:{s:s},s:{s:i},s:s}", "name",
+	bool report = s->automatic.critical_error == VM_CRITICAL_ACTION_NONE;
+
+	return json_pack("{s:s,s:s,s:i,s:i,s:b,s:s,s:o,s:o,s:o,s:{s:s},s:{s:i},s:s,s:s}", "name",
 			 s->name, "id", s->id, "processors", (int)s->processors.count, "memory",
 			 (int)s->memory.startup, "memory_locked", s->memory.locked, "engine",
 			 s->engine, "boot", describe_boot(&s->boot), "scsi", scsi, "serial", serial,
 			 "vmbus", "max_version", s->hardware.vmbus_version, "storvsp",
 			 "sub_channels", (int)s->hardware.sub_channels, "on_reset",
-			 vm_on_guest_reset_names[s->hardware.on_guest_reset]);
+			 vm_on_guest_reset_names[s->hardware.on_guest_reset], "on_storage_error",
+			 report ? "report" : "wait");
 }

@@ -11,6 +11,7 @@ enum vm_timer {
 	VM_TIMER_NONE,
 	VM_TIMER_STOP,    /* a worker that does not end is killed */
 	VM_TIMER_RESTART, /* after a failure */
+	VM_TIMER_STORAGE, /* a machine that waits for its storage is turned off */
 };
 
 struct vm_entry {
@@ -26,6 +27,7 @@ struct vm_entry {
 	struct loop_timer timer;
 	enum vm_timer timer_use;
 	unsigned failures; /* one after another */
+	char storage[256]; /* what was wrong with it, the last time */
 	/* For cpu_percent: what it was then, and since. */
 	uint64_t sample_ns, sample_cpu_us;
 	double cpu_percent;
@@ -87,11 +89,17 @@ void vm_let_go(struct vm *vm); /* of its worker and timers: the service ends */
 int vm_limits_apply(struct vm *vm, const struct vm_settings *s, struct error *err) _must_check_;
 void vm_power_off(struct vm *vm); /* of the service's own accord, without a job */
 void vm_timer_clear(struct vm *vm);
+void vm_timer_set(struct vm *vm, enum vm_timer use, unsigned seconds);
 void vm_act_init(struct vm *vm);
 /* In the registry: whether it is to run, and why it is critical. */
 void vm_remember(struct vm *vm, bool running, const char *critical);
 /* What the registry had when it was loaded. */
 void vm_recall(struct vm *vm, const struct registry_row *row);
+
+/* --- vm_storage.c --- */
+void vm_storage_event(struct vm *vm, const json_t *event); /* a worker's */
+void vm_storage_wait(struct vm *vm);                       /* it is paused for that */
+void vm_storage_give_up(struct vm *vm);                    /* its time has passed */
 
 /* --- vm_auto.c --- */
 void starts_begin(struct daemon *d);

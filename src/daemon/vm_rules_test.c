@@ -244,7 +244,7 @@ static void test_a_worker_takes_what_it_is_told(void **state)
 	e = json_pack(
 		"{s:s,s:s,s:i,s:i,s:b,s:s,s:{s:{s:s},s:{s:s},s:s},s:[{s:[{s:i,s:{s:s},s:{s:s},s:s,"
 		"s:s,s:b,s:b},{s:i,s:{s:s},s:s,s:s,s:b,s:b},{s:i,s:{s:s},s:s,s:s,s:b,s:b}]},"
-		"{s:[]}],s:[{s:s},{s:s,s:s}],s:{s:s},s:{s:i},s:s}",
+		"{s:[]}],s:[{s:s},{s:s,s:s}],s:{s:s},s:{s:i},s:s,s:s}",
 		"name", "web", "id", ID, "processors", 3, "memory", 2048, "memory_locked", 1,
 		"engine", "kvm", "boot", "kernel", "path", "vmlinuz", "initrd", "path",
 		"/boot/initrd", "command_line", "console=ttyS0", "scsi", "drives", "lun", 4, "file",
@@ -253,7 +253,7 @@ static void test_a_worker_takes_what_it_is_told(void **state)
 		"format", "auto", "read_only", 1, "direct", 0, "lun", 6, "file", "path", "r",
 		"kind", "disk", "format", "raw", "read_only", 1, "direct", 0, "drives", "serial",
 		"kind", "none", "kind", "socket", "path", "com2", "vmbus", "max_version", "5.3",
-		"storvsp", "sub_channels", 2, "on_reset", "stop");
+		"storvsp", "sub_channels", 2, "on_reset", "stop", "on_storage_error", "wait");
 	assert_non_null(e);
 	assert_true(json_equal(d, e));
 	assert_worker_takes(d);

@@ -32,6 +32,9 @@ static const struct state_row {
 	[VM_PAUSED] = { "paused", 9, true, VM_PAUSED,
 		{ [VM_START] = VM_RESUMING, [VM_RESUME] = VM_RESUMING, [VM_STOP] = VM_STOPPING,
 		  [VM_SAVE] = VM_SAVING, [VM_RESET] = VM_RESETTING } },
+	/* It runs on by itself. */
+	[VM_PAUSED_CRITICAL] = { "paused-critical", 32785, true, VM_PAUSED_CRITICAL,
+		{ [VM_STOP] = VM_STOPPING, [VM_RESET] = VM_RESETTING } },
 	[VM_RESUMING] = { "resuming", 32777, true, VM_RUNNING,
 		{ [VM_STOP] = VM_STOPPING } },
 	[VM_SAVING] = { "saving", 32773, true, VM_SAVED, { REFUSED } },

@@ -14,6 +14,7 @@ enum vm_state {
 	VM_RUNNING,
 	VM_PAUSING,
 	VM_PAUSED,
+	VM_PAUSED_CRITICAL, /* until its storage is back */
 	VM_RESUMING,
 	VM_SAVING,
 	VM_SAVED,

@@ -257,7 +257,7 @@ static const struct component written[] = {
 			"name": { "type": "string" },
 			"folder": { "type": "string" },
 			"state": { "type": "string", "enum": ["off", "starting", "running", "pausing", "paused",
-				"resuming", "saving", "saved", "stopping", "resetting", "critical"] },
+				"paused-critical", "resuming", "saving", "saved", "stopping", "resetting", "critical"] },
 			"state_words": { "type": "string" },
 			"state_since": { "type": ["string", "null"] },
 			"hyperv_state": { "type": "integer", "description": "EnabledState of Hyper-V." },

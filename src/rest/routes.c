@@ -3,9 +3,10 @@
 #include "daemon/vm_state.h"
 #include "rest/api.h"
 
-static const char *const states[] = { "off",      "starting",  "running",  "pausing",
-				      "paused",   "resuming",  "saving",   "saved",
-				      "stopping", "resetting", "critical", NULL };
+static const char *const states[] = { "off",    "starting",        "running",   "pausing",
+				      "paused", "paused-critical", "resuming",  "saving",
+				      "saved",  "stopping",        "resetting", "critical",
+				      NULL };
 static const char *const job_states[] = { "running", "completed", "failed", "cancelled", NULL };
 static const char *const severities[] = { "information", "warning", "error",
 					  "critical",    "audit",   NULL };

@@ -35,6 +35,10 @@ static inline bool disk_op_changes(enum disk_op op)
  * sector size and inside the disk (the submitter checks; layers assert). For READ and WRITE the
  * iovec bytes sum up to length. `done` gets 0 or a negative errno (-EIO, -ENOSPC, -EROFS, ...),
  * exactly once, on the loop's thread and never from inside disk_submit.
+ *
+ * What failed may be sent again when the reason is gone; nothing of it counts as done. Two errors
+ * stay: -EUCLEAN, the image is damaged there; -ENOTRECOVERABLE, the host failed to flush, and
+ * nobody knows what of earlier writes is on its disk.
  */
 struct disk_request {
 	enum disk_op op;
@@ -47,6 +51,7 @@ struct disk_request {
 	void *layer;       /* the layer's */
 	struct disk *gate; /* a gate's (gate.h): itself, and the submitter's done */
 	void (*gate_done)(struct disk_request *req, int result);
+	bool gate_kept;       /* it failed before, and was kept */
 	struct disk *tracker; /* the same of a track (track.h), and its list */
 	void (*tracker_done)(struct disk_request *req, int result);
 	struct list tracker_node;

@@ -31,9 +31,49 @@ void gate_drained(struct gate *g)
 	loop_defer(g->disk.loop, &g->task);
 }
 
+/* What goes by when somebody makes room, or a path to the storage comes back. */
+static bool may_pass(int error)
+{
+	static const int errors[] = { ENOSPC,  EDQUOT,    EIO,       ENODEV,      ESTALE,
+				      ENOLINK, ETIMEDOUT, EHOSTDOWN, EHOSTUNREACH };
+
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+		if (error == -errors[i])
+			return true;
+	return false;
+}
+
+static void keep(struct gate *g, struct disk_request *req, int error)
+{
+	bool first = !g->kept_count;
+
+	if (!req->gate_kept)
+		g->kept_count++;
+	req->gate_kept = true;
+	req->layer = (void *)(intptr_t)error;
+	list_append(&g->kept, &req->node);
+	if (first)
+		g->patience->lost(g->patience, error);
+}
+
+/* It is not kept any more, whatever became of it. */
+static void unkeep(struct gate *g, struct disk_request *req)
+{
+	if (!req->gate_kept)
+		return;
+	req->gate_kept = false;
+	if (!--g->kept_count && g->patience)
+		g->patience->back(g->patience);
+}
+
 void gate_request_end(struct gate *g, struct disk_request *req, int result)
 {
+	if (g->patience && may_pass(result)) {
+		keep(g, req, result);
+		return;
+	}
 	g->in_flight--;
+	unkeep(g, req);
 	req->done(req, result);
 	gate_drained(g);
 }
@@ -51,25 +91,67 @@ static bool fits(const struct gate *g, const struct disk_request *req)
 			    range_inside(req->offset, req->length, g->below->geometry.size));
 }
 
-static void gate_submit(struct disk *disk, struct disk_request *req)
+static void submit(struct gate *g, struct disk_request *req)
 {
-	struct gate *g = gate_of(disk);
-
 	if (g->freeze) {
 		list_append(&g->held, &req->node);
 		return;
 	}
 	if (!fits(g, req)) {
+		unkeep(g, req);
 		later_end(&g->refused, req, g->below ? -ENXIO : -EIO);
 		return;
 	}
 	g->in_flight++;
 	if (gate_merge_change(g, req))
 		return;
-	req->gate = disk;
+	req->gate = &g->disk;
 	req->gate_done = req->done;
 	req->done = on_done;
 	disk_submit(g->below, req);
+}
+
+static void gate_submit(struct disk *disk, struct disk_request *req)
+{
+	req->gate_kept = false;
+	submit(gate_of(disk), req);
+}
+
+/* --- patience --- */
+
+void gate_retry(struct gate *g)
+{
+	struct list batch;
+
+	list_init(&batch);
+	list_splice(&batch, &g->kept);
+	while (!list_empty(&batch)) {
+		struct disk_request *req = list_first(&batch, struct disk_request, node);
+
+		list_remove(&req->node);
+		g->in_flight--;
+		submit(g, req);
+	}
+	gate_drained(g);
+}
+
+void gate_be_patient(struct gate *g, struct gate_patience *p)
+{
+	g->patience = p;
+	while (!p && !list_empty(&g->kept)) {
+		struct disk_request *req = list_first(&g->kept, struct disk_request, node);
+
+		list_remove(&req->node);
+		g->in_flight--;
+		unkeep(g, req);
+		later_end(&g->refused, req, (int)(intptr_t)req->layer);
+	}
+	gate_drained(g);
+}
+
+bool gate_waits(const struct gate *g)
+{
+	return g->kept_count;
 }
 
 /* --- freezing --- */
@@ -117,7 +199,7 @@ void gate_thaw(struct gate *g)
 		struct disk_request *req = list_first(&batch, struct disk_request, node);
 
 		list_remove(&req->node);
-		gate_submit(&g->disk, req);
+		submit(g, req);
 	}
 	if (g->copier)
 		gate_merge_thawed(g);
@@ -155,7 +237,7 @@ struct disk *gate_remove(struct gate *g)
 {
 	struct disk *below = g->below;
 
-	assert(!g->in_flight && !g->freeze && !g->merging && !g->copier);
+	assert(!g->in_flight && !g->kept_count && !g->freeze && !g->merging && !g->copier);
 	loop_cancel(g->disk.loop, &g->task);
 	later_deinit(&g->refused);
 	free(g);
@@ -226,6 +308,7 @@ struct disk *gate_new(struct disk *below)
 	g->below = below;
 	g->read_only = below->geometry.read_only;
 	list_init(&g->held);
+	list_init(&g->kept);
 	loop_task_init(&g->task, run_frozen);
 	later_init(&g->refused, below->loop);
 	return &g->disk;

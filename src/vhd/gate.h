@@ -41,8 +41,22 @@ struct disk *gate_below(struct gate *g);
 void gate_replace(struct gate *g, struct disk *below);
 /* While frozen: the size below, which may have changed. */
 void gate_refresh(struct gate *g);
-/* What is below, without its gate, which is gone. No request is under way or waits. */
+/* What is below, without its gate, which is gone. No request is under way, waits or is kept. */
 struct disk *gate_remove(struct gate *g);
+
+/*
+ * Patience: an error that the host's storage may get over (no space, a share or device that is
+ * gone) is not told to whoever sent the request. The request is kept, and sent again by gate_retry.
+ * Both are called from the loop, perhaps with a request's done on the stack.
+ */
+struct gate_patience {
+	void (*lost)(struct gate_patience *p, int error); /* the first one is kept */
+	void (*back)(struct gate_patience *p);            /* none is kept any more */
+};
+/* NULL: what is kept fails now, from the loop, and errors are told from now on. */
+void gate_be_patient(struct gate *g, struct gate_patience *p);
+void gate_retry(struct gate *g);
+bool gate_waits(const struct gate *g); /* lost, and not back */
 
 /*
  * Merging the image below into its parent while requests go on. What the image holds is copied to

@@ -13,7 +13,10 @@ struct gate {
 	bool read_only;       /* as what stands above was told at first */
 	struct list held;     /* disk_request.node, in order */
 	struct later refused; /* those that fail without the image */
-	unsigned in_flight;   /* below, or waiting for a merge's copy */
+	unsigned in_flight;   /* below, waiting for a merge's copy, or kept */
+	struct gate_patience *patience;
+	struct list kept;    /* disk_request.node; their errors in disk_request.layer */
+	unsigned kept_count; /* with those that were sent again and have not ended yet */
 	struct gate_freeze *freeze;
 	bool flushing;
 	int frozen_result;

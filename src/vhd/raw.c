@@ -34,7 +34,7 @@ static void on_flush(struct store_io *io, int result)
 	struct disk_request *req = container_of(io, struct raw_io, io)->req;
 
 	free(container_of(io, struct raw_io, io));
-	req->done(req, result);
+	req->done(req, result < 0 ? -ENOTRECOVERABLE : 0);
 }
 
 static void on_io(struct store_io *io, int result)

@@ -252,7 +252,7 @@ static int structures_read(struct vhd *v, struct error *err)
 		return error_set(err, r, "out of memory");
 	if (v->repaired && !v->store->read_only)
 		r = footers_repair(v);
-	if (r == -EIO)
+	if (r == -EUCLEAN)
 		return error_set(err, r,
 				 "the footer at the end is missing and blocks lie behind the end: "
 				 "the file was cut short; open it read-only, or let `vhd check "

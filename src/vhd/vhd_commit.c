@@ -115,10 +115,10 @@ static void commit_end(struct vhd *v, int result)
 	vhd_commit_poll(v);
 }
 
-static void flush_failed(struct vhd *v, int result)
+static void flush_failed(struct vhd *v)
 {
-	v->commit.failed = result;
-	commit_end(v, result);
+	v->commit.failed = -ENOTRECOVERABLE;
+	commit_end(v, v->commit.failed);
 }
 
 /* --- the steps of a commit, the last one first --- */
@@ -126,7 +126,7 @@ static void flush_failed(struct vhd *v, int result)
 static void on_tables_flushed(struct vhd *v, int result)
 {
 	if (result < 0)
-		flush_failed(v, result);
+		flush_failed(v);
 	else
 		commit_end(v, 0);
 }
@@ -147,7 +147,7 @@ static void on_page_written(struct store_io *io, int result)
 static void on_data_flushed(struct vhd *v, int result)
 {
 	if (result < 0) {
-		flush_failed(v, result);
+		flush_failed(v);
 		return;
 	}
 	fills_end(v, true);

@@ -245,8 +245,8 @@ static void test_table_entries(void **state)
 		vhdtest_put32(s, 4096 + 4, bad[i]);
 		assert_int_equal(vhdtest_damage_in(s), 1);
 		d = vhdtest_open_ok(s);
-		assert_int_equal(drive_read(d, sector, 512, 512 * KIB), -EIO);
-		assert_int_equal(drive_write(d, sector, 512, 512 * KIB, 0), -EIO);
+		assert_int_equal(drive_read(d, sector, 512, 512 * KIB), -EUCLEAN);
+		assert_int_equal(drive_write(d, sector, 512, 512 * KIB, 0), -EUCLEAN);
 		assert_int_equal(drive_read(d, sector, 512, 0), 0); /* others are not touched */
 		assert_int_equal(sector[0], 0x5a);
 		vhdtest_close_ok(d);
@@ -262,7 +262,7 @@ static void test_file_cut_short(void **state)
 
 	(void)state;
 	assert_int_equal(store_resize(s, s->size - 100 * KIB), 0);
-	assert_int_equal(open_error(s, false, "cut short"), -EIO);
+	assert_int_equal(open_error(s, false, "cut short"), -EUCLEAN);
 	assert_int_equal(vhdtest_damage_in(s), 1);
 	assert_int_equal(store_resize(s, 1000), 0);
 	assert_int_equal(open_error(s, true, "cut short"), -EINVAL);

@@ -288,7 +288,7 @@ int vhd_bat_get(const struct vhd *v, const struct vhd_page *p, uint64_t block, u
 	    overlaps(offset, n, v->header_offset, VHD_HEADER_SIZE) ||
 	    overlaps(offset, n, v->bat_offset,
 		     vhd_bat_bytes(be32_get(v->header.max_table_entries))))
-		return -EIO;
+		return -EUCLEAN;
 	*ret_offset = offset;
 	return 1;
 }

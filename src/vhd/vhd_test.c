@@ -579,13 +579,13 @@ static void test_failing_store(void **state)
 	assert_int_equal(drive_flush(d), 0);
 	/* A failed flush is final, except for reading. */
 	store_memory_fail_flushes(s, 1, -EIO);
-	assert_int_equal(drive_flush(d), -EIO);
-	assert_int_equal(drive_flush(d), -EIO);
-	assert_int_equal(drive_write(d, sector, 512, 0, 0), -EIO);
-	assert_int_equal(d->ops->resize(d, 9 * MIB, &err), -EIO);
+	assert_int_equal(drive_flush(d), -ENOTRECOVERABLE);
+	assert_int_equal(drive_flush(d), -ENOTRECOVERABLE);
+	assert_int_equal(drive_write(d, sector, 512, 0, 0), -ENOTRECOVERABLE);
+	assert_int_equal(d->ops->resize(d, 9 * MIB, &err), -ENOTRECOVERABLE);
 	assert_int_equal(drive_read(d, sector, 512, 6 * MIB), 0);
 	assert_int_equal(sector[0], 1);
-	assert_int_equal(disk_close(d, &err), -EIO);
+	assert_int_equal(disk_close(d, &err), -ENOTRECOVERABLE);
 	d = vhdtest_open_ok(s);
 	assert_int_equal(drive_read(d, sector, 512, 6 * MIB), 0);
 	assert_int_equal(sector[0], 1);

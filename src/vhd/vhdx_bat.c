@@ -72,13 +72,13 @@ int bat_get(struct vhdx *v, const struct page *p, uint64_t block, unsigned *ret_
 		return 0;
 	case VHDX_BLOCK_PARTIALLY_PRESENT:
 		if (!v->params.has_parent)
-			return -EIO;
+			return -EUCLEAN;
 		__attribute__((fallthrough));
 	case VHDX_BLOCK_FULLY_PRESENT:
 		*ret_offset = VHDX_BAT_OFFSET(e);
-		return place_valid(v, *ret_offset, v->params.block_size) ? 0 : -EIO;
+		return place_valid(v, *ret_offset, v->params.block_size) ? 0 : -EUCLEAN;
 	default:
-		return -EIO;
+		return -EUCLEAN;
 	}
 }
 
@@ -98,7 +98,7 @@ int bat_bitmap_get(struct vhdx *v, const struct page *p, uint64_t block, uint64_
 	*ret_offset = VHDX_BAT_OFFSET(e);
 	if (VHDX_BAT_STATE(e) != VHDX_BITMAP_PRESENT ||
 	    !place_valid(v, *ret_offset, VHDX_BITMAP_SIZE))
-		return -EIO;
+		return -EUCLEAN;
 	return 0;
 }
 

@@ -234,7 +234,7 @@ static int hold_bitmap(struct vhdx_op *op, struct span *s)
 	int r = find_bitmap(op, s);
 
 	if (!r && !s->bitmap)
-		return -EIO; /* the block says that there is one */
+		return -EUCLEAN; /* the block says that there is one */
 	return r ? r : hold(op, HOLD_BITMAP, bitmap_page(op, s));
 }
 

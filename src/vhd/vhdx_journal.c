@@ -297,11 +297,11 @@ static void cycle_end(struct vhdx *v, int result)
 }
 
 /* After a failed flush nobody knows what is on the disk; only opening again can tell. */
-static void cycle_fail(struct vhdx *v, int result)
+static void cycle_fail(struct vhdx *v)
 {
-	v->journal.failed = -EIO;
-	cycle_end(v, result);
-	finish_all(&v->journal.flush_waiters, -EIO);
+	v->journal.failed = -ENOTRECOVERABLE;
+	cycle_end(v, v->journal.failed);
+	finish_all(&v->journal.flush_waiters, v->journal.failed);
 }
 
 static void on_applies_flushed(struct vhdx *v, int result)
@@ -309,7 +309,7 @@ static void on_applies_flushed(struct vhdx *v, int result)
 	struct journal *j = &v->journal;
 
 	if (result < 0) {
-		cycle_fail(v, result);
+		cycle_fail(v);
 		return;
 	}
 	flushed(v);
@@ -385,7 +385,7 @@ static void on_cycle_flushed(struct vhdx *v, int result)
 	struct journal *j = &v->journal;
 
 	if (result < 0) {
-		cycle_fail(v, result);
+		cycle_fail(v);
 		return;
 	}
 	flushed(v);
@@ -472,7 +472,7 @@ static void on_data_flushed(struct vhdx *v, int result)
 	if (result < 0) {
 		for (uint32_t i = 0; i < v->journal.batch_count; i++)
 			page_relog(v, v->journal.batch[i]);
-		cycle_fail(v, result);
+		cycle_fail(v);
 		return;
 	}
 	flushed(v);

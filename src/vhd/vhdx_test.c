@@ -342,8 +342,8 @@ static void test_bat_entries(void **state)
 		put64(s, 3 * MIB + 8, bad[i]);
 		assert_int_equal(damage_in(s), 1);
 		d = open_ok(s);
-		assert_int_equal(drive_read(d, sector, 512, MIB), -EIO);
-		assert_int_equal(drive_write(d, sector, 512, MIB, 0), -EIO);
+		assert_int_equal(drive_read(d, sector, 512, MIB), -EUCLEAN);
+		assert_int_equal(drive_write(d, sector, 512, MIB, 0), -EUCLEAN);
 		assert_int_equal(drive_read(d, sector, 512, 0), 0); /* others are not touched */
 		assert_int_equal(sector[0], 0x5a);
 		close_ok(d);
@@ -505,12 +505,12 @@ static void test_failing_store(void **state)
 	assert_int_equal(drive_flush(d), 0);
 	/* A failed flush is final, except for reading. */
 	store_memory_fail_flushes(s, 1, -EIO);
-	assert_int_equal(drive_flush(d), -EIO);
-	assert_int_equal(drive_flush(d), -EIO);
-	assert_int_equal(drive_write(d, sector, 512, 0, 0), -EIO);
+	assert_int_equal(drive_flush(d), -ENOTRECOVERABLE);
+	assert_int_equal(drive_flush(d), -ENOTRECOVERABLE);
+	assert_int_equal(drive_write(d, sector, 512, 0, 0), -ENOTRECOVERABLE);
 	assert_int_equal(drive_read(d, sector, 512, 6 * MIB), 0);
 	assert_int_equal(sector[0], 1);
-	assert_int_equal(disk_close(d, &err), -EIO);
+	assert_int_equal(disk_close(d, &err), -ENOTRECOVERABLE);
 	d = open_ok(s);
 	assert_int_equal(drive_read(d, sector, 512, 6 * MIB), 0);
 	assert_int_equal(sector[0], 1);

@@ -147,6 +147,14 @@ json_t *disk_event(const struct live_event *e, bool *ret_may_miss)
 		json_object_set_new(o, "event", json_string("disk-thawed"));
 		json_object_set_new(o, "reason", text_of(e->reason));
 		break;
+	case LIVE_STORAGE_LOST:
+		json_object_set_new(o, "event", json_string("storage-lost"));
+		json_object_set_new(o, "file", text_of(e->file));
+		json_object_set_new(o, "error", text_of(e->reason));
+		break;
+	case LIVE_STORAGE_BACK:
+		json_object_set_new(o, "event", json_string("storage-back"));
+		break;
 	}
 	return o;
 }

@@ -48,6 +48,8 @@ struct drive {
 	bool frozen; /* by command */
 	struct loop_timer thaw_timer;
 	struct drive_merge *merge;
+	struct gate_patience patience;
+	bool storage_lost; /* requests are kept */
 };
 
 struct drive_options {

@@ -333,6 +333,7 @@ void live_ended(struct live *live)
 void live_reset(struct live *live)
 {
 	live->resetting = true;
+	live_storage_patient(live, false);
 	thaw_all(live, "the machine is reset");
 	live_ended(live);
 }
@@ -340,6 +341,7 @@ void live_reset(struct live *live)
 void live_running(struct live *live)
 {
 	live->resetting = false;
+	live_storage_patient(live, true);
 }
 
 void live_settle(struct live *live, void (*fn)(void *context), void *context)
@@ -347,6 +349,7 @@ void live_settle(struct live *live, void (*fn)(void *context), void *context)
 	live->settling = true;
 	live->settled = fn;
 	live->settled_context = context;
+	live_storage_patient(live, false);
 	thaw_all(live, "the machine ends");
 	for (unsigned i = 0; i < live->drive_count; i++)
 		if (live->drives[i]->merge)
@@ -364,6 +367,7 @@ int live_new(const struct live_options *o, struct live **ret, struct error *err)
 	live->drives = o->drives;
 	live->drive_count = o->drive_count;
 	loop_timer_init(o->loop, &live->timer, on_timer);
+	live_storage_init(live);
 	for (unsigned i = 0; i < o->drive_count; i++) {
 		o->drives[i]->owner = live;
 		loop_timer_init(o->loop, &o->drives[i]->thaw_timer, on_thaw_time);

@@ -18,9 +18,11 @@ struct live;
 #define LIVE_DRIVES_MAX 64u /* in one change */
 
 enum live_event_type {
-	LIVE_MERGING, /* progress */
-	LIVE_MERGED,  /* the end, also when it failed */
-	LIVE_THAWED,  /* by its time limit, or because the machine is reset or ends */
+	LIVE_MERGING,      /* progress */
+	LIVE_MERGED,       /* the end, also when it failed */
+	LIVE_THAWED,       /* by its time limit, or because the machine is reset or ends */
+	LIVE_STORAGE_LOST, /* the host's: `file`, and `reason` what it says */
+	LIVE_STORAGE_BACK,
 };
 
 struct live_event {
@@ -28,7 +30,7 @@ struct live_event {
 	const struct drive *drive;
 	uint64_t copied, total;  /* LIVE_MERGING */
 	const char *file, *into; /* LIVE_MERGED; `into` is NULL when it failed */
-	const char *reason;      /* LIVE_THAWED; LIVE_MERGED: what was wrong, NULL = nothing */
+	const char *reason;      /* LIVE_MERGED: what was wrong, NULL = nothing */
 };
 
 struct live_options {
@@ -42,6 +44,19 @@ int live_new(const struct live_options *options, struct live **ret, struct error
 void live_free(struct live *live); /* NULL is fine; after live_settle, or when nothing was begun */
 void live_on_event(struct live *live, void (*fn)(void *context, const struct live_event *event),
 		   void *context);
+
+/*
+ * The machine waits for its storage: what fails because the host's is lost or full is sent again
+ * each second, from live_running on until the machine is reset or ends; then it fails. `lost` and
+ * `back` are about all drives together, and come from the loop, perhaps with a request's done on
+ * the stack. Drives with a set, and DVD drives, tell the guest.
+ */
+struct live_storage {
+	void (*lost)(struct live_storage *s);
+	void (*back)(struct live_storage *s);
+};
+void live_on_storage(struct live *live, struct live_storage *storage);
+bool live_storage_lost(const struct live *live);
 
 unsigned live_count(const struct live *live);
 struct drive *live_drive(const struct live *live, unsigned index);

@@ -19,6 +19,9 @@ struct live {
 	struct error err;
 	struct loop_timer timer;
 
+	struct live_storage *storage; /* NULL: errors are the guest's */
+	struct loop_timer retry;
+
 	bool resetting, settling;
 	void (*settled)(void *context);
 	void *settled_context;
@@ -46,6 +49,11 @@ void live_tell(struct live *live, const struct live_event *event);
 void live_ended(struct live *live);
 /* Error of part `part`, with the drive's place in front when there are several. */
 int live_part_error(const struct live_call *call, const struct live_part *part, struct error *err);
+
+/* live_storage.c */
+void live_storage_init(struct live *live);
+/* While it is not, and as long as nobody waits for storage, errors are told to the guest. */
+void live_storage_patient(struct live *live, bool patient);
 
 /* live_merge.c */
 void live_merge_cancel(struct drive *drive);

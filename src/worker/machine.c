@@ -43,6 +43,8 @@ struct machine {
 	struct error failure; /* guarded by failure_lock, like the next */
 	struct log_limit crash_limit;
 
+	struct live_storage storage;
+	bool waiting;    /* paused, or about to be, until the storage is back */
 	bool off_wanted; /* by someone who asked while it was resetting */
 	enum machine_end end;
 	int exit_status;
@@ -57,13 +59,10 @@ struct machine {
 /* --- states --- */
 
 static const char *const state_names[] = {
-	[MACHINE_STARTING] = "starting",
-	[MACHINE_RUNNING] = "running",
-	[MACHINE_PAUSING] = "pausing",
-	[MACHINE_PAUSED] = "paused",
-	[MACHINE_RESETTING] = "resetting",
-	[MACHINE_STOPPING] = "stopping",
-	[MACHINE_OFF] = "off",
+	[MACHINE_STARTING] = "starting",        [MACHINE_RUNNING] = "running",
+	[MACHINE_PAUSING] = "pausing",          [MACHINE_PAUSED] = "paused",
+	[MACHINE_CRITICAL] = "paused-critical", [MACHINE_RESETTING] = "resetting",
+	[MACHINE_STOPPING] = "stopping",        [MACHINE_OFF] = "off",
 };
 
 const char *machine_state_name(enum machine_state state)
@@ -114,8 +113,11 @@ const struct command_family *machine_families(const struct machine *m, unsigned 
 
 static void begin_hold(struct machine *m, enum machine_state state)
 {
-	bool parked = m->state == MACHINE_PAUSED || m->state == MACHINE_STARTING;
+	bool parked = m->state == MACHINE_PAUSED || m->state == MACHINE_CRITICAL ||
+		      m->state == MACHINE_STARTING;
 
+	if (state != MACHINE_PAUSING)
+		m->waiting = false;
 	set_state(m, state);
 	/* The bus is quiet only when all requests have come back. */
 	if (state != MACHINE_PAUSING)
@@ -249,13 +251,52 @@ static void reset_when_bus_is_quiet(void *context)
 	}
 }
 
+static void run_on(struct machine *m)
+{
+	m->waiting = false;
+	set_state(m, MACHINE_RUNNING);
+	vps_run(m->vps);
+}
+
+static void pause_end(struct machine *m)
+{
+	if (!m->waiting)
+		set_state(m, MACHINE_PAUSED);
+	else if (live_storage_lost(disks_live(m->disks)))
+		set_state(m, MACHINE_CRITICAL);
+	else
+		run_on(m);
+}
+
+/*
+ * Its processors stop, so that the guest does not see the time that passes. One that is paused
+ * anyway is left so.
+ */
+static void storage_lost(struct live_storage *s)
+{
+	struct machine *m = container_of(s, struct machine, storage);
+
+	if (m->state != MACHINE_RUNNING)
+		return;
+	m->waiting = true;
+	begin_hold(m, MACHINE_PAUSING);
+}
+
+static void storage_back(struct live_storage *s)
+{
+	struct machine *m = container_of(s, struct machine, storage);
+
+	if (m->state == MACHINE_CRITICAL)
+		run_on(m);
+}
+
 static void on_all_parked(struct loop_task *t)
 {
 	struct machine *m = container_of(t, struct machine, parked_task);
 
 	switch (m->state) {
 	case MACHINE_PAUSING:
-		set_state(m, MACHINE_PAUSED);
+		pause_end(m);
 		break;
 	case MACHINE_RESETTING:
 		vmbus_reset(m->bus, reset_when_bus_is_quiet, m);
@@ -266,6 +307,7 @@ static void on_all_parked(struct loop_task *t)
 	case MACHINE_STARTING:
 	case MACHINE_RUNNING:
 	case MACHINE_PAUSED:
+	case MACHINE_CRITICAL:
 	case MACHINE_OFF:
 		break; /* a hold that something else overtook */
 	}
@@ -280,8 +322,11 @@ static void do_pause(struct machine *m)
 
 static void do_resume(struct machine *m)
 {
-	set_state(m, MACHINE_RUNNING);
-	vps_run(m->vps);
+	m->waiting = live_storage_lost(disks_live(m->disks));
+	if (m->waiting)
+		set_state(m, MACHINE_CRITICAL);
+	else
+		run_on(m);
 }
 
 static void do_reset(struct machine *m)
@@ -306,11 +351,13 @@ static const struct {
 } commands[] = {
 	[MACHINE_PAUSE] = { "pause", BIT(MACHINE_RUNNING), "running", do_pause },
 	[MACHINE_RESUME] = { "resume", BIT(MACHINE_PAUSED), "paused", do_resume },
-	[MACHINE_RESET] = { "reset", BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED),
+	[MACHINE_RESET] = { "reset",
+			    BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED) | BIT(MACHINE_CRITICAL),
 			    "running or paused", do_reset },
 	[MACHINE_POWER_OFF] = { "power-off",
-				BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED) | BIT(MACHINE_PAUSING) |
-					BIT(MACHINE_STARTING) | BIT(MACHINE_RESETTING),
+				BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED) | BIT(MACHINE_CRITICAL) |
+					BIT(MACHINE_PAUSING) | BIT(MACHINE_STARTING) |
+					BIT(MACHINE_RESETTING),
 				"running, pausing, paused, starting or resetting", do_power_off },
 };
 
@@ -473,6 +520,9 @@ static int build_bus(struct machine *m, struct error *err)
 	if (r < 0)
 		return r;
 	live_on_event(disks_live(m->disks), on_disk_event, m);
+	m->storage = (struct live_storage){ storage_lost, storage_back };
+	if (d->on_storage_error == VM_ON_STORAGE_ERROR_WAIT)
+		live_on_storage(disks_live(m->disks), &m->storage);
 	m->families[m->family_count++] = disk_family(disks_live(m->disks));
 	return 0;
 }

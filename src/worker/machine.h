@@ -21,6 +21,7 @@ enum machine_state {
 	MACHINE_RUNNING,
 	MACHINE_PAUSING,
 	MACHINE_PAUSED,
+	MACHINE_CRITICAL, /* paused, and waits for its storage */
 	MACHINE_RESETTING,
 	MACHINE_STOPPING,
 	MACHINE_OFF,

@@ -172,6 +172,8 @@ static struct scsi_sense sense_of_error(int error, enum disk_op op)
 	case -ENXIO: /* the disk became smaller while the request waited */
 		return SENSE_LBA_OUT_OF_RANGE;
 	case -EIO:
+	case -EUCLEAN:
+	case -ENOTRECOVERABLE:
 		return op == DISK_READ ? SENSE_READ_ERROR : SENSE_WRITE_ERROR;
 	default:
 		return SENSE_INTERNAL_FAILURE;
