@@ -7,6 +7,7 @@
 #include "daemon/thing.h"
 #include "daemon/key.h"
 #include "daemon/settings_change.h"
+#include "daemon/vm.h"
 #include "daemon/words.h"
 #include "lib/cleanup.h"
 #include "lib/guid.h"
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <string.h>
 
+#define PRIMORDIAL    "Primordial"
 #define PRIMORDIAL_ID "d5bb3a4e-3f0e-4f2a-9d1a-6f1f2b0c7a10"
 
 struct kind {
@@ -124,6 +126,21 @@ static int find(struct daemon *d, enum thing_kind kind, const char *name, json_t
 	*ret = found.json; /* names do not repeat, and an id comes before a name like it */
 	*ret_revision = found.revision;
 	return 0;
+}
+
+const char *thing_kind_name(enum thing_kind kind)
+{
+	return kinds[kind].name;
+}
+
+int thing_exists(struct daemon *d, enum thing_kind kind, const char *name, struct error *err)
+{
+	_cleanup_json_ json_t *json = NULL;
+	uint64_t revision;
+
+	if (kind == THING_POOL && !strcmp(name, PRIMORDIAL))
+		return 0;
+	return find(d, kind, name, &json, &revision, err);
 }
 
 int thing_get(struct daemon *d, const struct caller *c, enum thing_kind kind, const char *name,
@@ -280,6 +297,25 @@ static int check_change(enum thing_kind kind, const json_t *thing, uint64_t is, 
 	return 0;
 }
 
+/* By the name only: that is going to be another one. */
+static int check_unused(struct daemon *d, enum thing_kind kind, const json_t *thing, bool by_id,
+			struct error *err)
+{
+	const char *name = json_string_value(json_object_get(thing, "name"));
+	const char *id = json_string_value(json_object_get(thing, "id"));
+	const struct vm *first = NULL;
+	unsigned n = vm_things_users(d, kind, by_id ? id : NULL, name, &first);
+
+	if (!n)
+		return 0;
+	return error_set(
+		err, -EBUSY,
+		"the %s \"%s\" is used by %u machine%s, the first of them \"%s\" (%s): change "
+		"%s settings first",
+		kinds[kind].name, name, n, n == 1 ? "" : "s", first->settings.name, first->id,
+		n == 1 ? "its" : "their");
+}
+
 static int change(struct daemon *d, const struct caller *c, enum thing_kind kind, json_t *old,
 		  json_t *patch, uint64_t revision, struct error *err)
 {
@@ -296,6 +332,8 @@ static int change(struct daemon *d, const struct caller *c, enum thing_kind kind
 	if (json_equal(old, thing))
 		return 0;
 	r = check_name(d, kind, id, name, err);
+	if (r >= 0 && strcmp(name, json_string_value(json_object_get(old, "name"))) != 0)
+		r = check_unused(d, kind, old, false, err);
 	if (r >= 0)
 		r = store(d, kind, thing, revision + 1, err);
 	if (r >= 0)
@@ -344,6 +382,8 @@ int thing_remove(struct daemon *d, const struct caller *c, enum thing_kind kind,
 	if (r >= 0)
 		r = check_change(kind, old, is, revision, err);
 	if (r >= 0)
+		r = check_unused(d, kind, old, true, err);
+	if (r >= 0)
 		r = database_begin(d->db, err);
 	if (r < 0)
 		return r;
@@ -354,7 +394,7 @@ int things_init(struct daemon *d, struct error *err)
 {
 	return database_run(d->db, err,
 			    "INSERT OR IGNORE INTO things (id, kind, name, settings, revision) "
-			    "VALUES ('" PRIMORDIAL_ID "', 'pool', 'Primordial', "
+			    "VALUES ('" PRIMORDIAL_ID "', 'pool', '" PRIMORDIAL "', "
 			    "'{\"notes\":\"All of the host\"}', 1)",
 			    "");
 }

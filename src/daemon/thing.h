@@ -17,6 +17,16 @@ enum thing_kind {
 
 #define THING_MAX 10000 /* of a kind */
 
+const char *thing_kind_name(enum thing_kind kind); /* "switch" */
+/* Whether there is one with that id or name: 0, or -ENOENT. */
+int thing_exists(struct daemon *d, enum thing_kind kind, const char *name,
+		 struct error *err) _must_check_;
+/* vm_things.c: how many machines name it by its id or name (NULL: not so), and the first of them.
+ */
+struct vm;
+unsigned vm_things_users(struct daemon *d, enum thing_kind kind, const char *id, const char *name,
+			 const struct vm **ret_first);
+
 /* Makes what is always there. */
 int things_init(struct daemon *d, struct error *err) _must_check_;
 /*
@@ -37,7 +47,10 @@ int thing_get(struct daemon *d, const struct caller *c, enum thing_kind kind, co
 int thing_create(struct daemon *d, const struct caller *c, enum thing_kind kind, json_t *settings,
 		 const char *key, json_t **ret, uint64_t *ret_revision,
 		 struct error *err) _must_check_;
-/* A merge patch. `id` as shown; `revision` nonzero: -ESTALE unless it is still that. */
+/*
+ * A merge patch. `id` as shown; `revision` nonzero: -ESTALE unless it is still that. -EBUSY: a
+ * machine uses it, which must be under this name, and is not to be removed.
+ */
 int thing_change(struct daemon *d, const struct caller *c, enum thing_kind kind, const char *id,
 		 json_t *patch, uint64_t revision, struct error *err) _must_check_;
 int thing_remove(struct daemon *d, const struct caller *c, enum thing_kind kind, const char *id,

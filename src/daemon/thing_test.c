@@ -90,6 +90,86 @@ static void test_a_key_makes_one(void **state)
 	assert_string_not_equal(id, again);
 }
 
+static json_t *make_pool(struct test *t, const char *name)
+{
+	json_t *settings = json_pack("{s:s}", "name", name), *pool;
+	struct error err = { 0 };
+	uint64_t revision;
+
+	if (thing_create(t->d, &ada, THING_POOL, settings, NULL, &pool, &revision, &err) < 0)
+		fail_msg("%s", err.message);
+	json_decref(settings);
+	return pool;
+}
+
+/* What machines are to name must be there, whichever setting names it. */
+static void test_what_is_named_must_be_there(void **state)
+{
+	static const struct {
+		const char *settings, *property;
+	} cases[] = {
+		{ "{'name':'a','pool':'gold'}", "pool" },
+		{ "{'name':'a','scsi_controllers':[{},{'drives':[{'location':1,'path':'a'},"
+		  "{'location':2,'path':'b','pool':'gold'}]}]}",
+		  "scsi_controllers[1].drives[1].pool" },
+		{ "{'name':'a','network_adapters':[{'pool':'gold'}]}", "network_adapters[0].pool" },
+		{ "{'name':'a','network_adapters':[{},{'switch':'gold'}]}",
+		  "network_adapters[1].switch" },
+	};
+	struct test *t = *state;
+	char id[GUID_TEXT_SIZE];
+	struct error err;
+	struct vm *vm;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		err = (struct error){ 0 };
+		assert_int_equal(try_make(t, &ada, cases[i].settings, &vm, &err), -EINVAL);
+		assert_string_equal(err.property, cases[i].property);
+		assert_words(err, "\"gold\"; make it first");
+	}
+	assert_int_equal(t->d->vm_count, 0);
+	json_decref(make_pool(t, "gold"));
+	assert_int_equal(create(t, &ada, "{'name':'gold'}", NULL, id, &err), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		make(t, cases[i].settings);
+	vm = make(t, "{'name':'b','pool':'Primordial'}");
+	assert_int_equal(change(vm, &ada, "{'pool':'silver'}", 0, &err), -EINVAL);
+	assert_string_equal(err.property, "pool");
+	assert_int_equal(change(vm, &ada, "{'pool':'gold'}", 0, &err), 0);
+}
+
+static void test_what_is_used_stays(void **state)
+{
+	struct test *t = *state;
+	json_t *pool = make_pool(t, "gold");
+	const char *id = json_string_value(json_object_get(pool, "id"));
+	json_t *patch = quoted("{'name':'silver'}"), *notes = quoted("{'notes':'x'}");
+	struct vm *vm = make(t, "{'name':'a','pool':'gold'}");
+	struct error err = { 0 };
+
+	assert_int_equal(thing_remove(t->d, &ada, THING_POOL, id, 0, &err), -EBUSY);
+	assert_words(err, "used by 1 machine, the first of them \"a\"");
+	assert_int_equal(thing_change(t->d, &ada, THING_POOL, id, patch, 0, &err), -EBUSY);
+	assert_int_equal(thing_change(t->d, &ada, THING_POOL, id, notes, 0, &err), 0);
+	test_again(t);
+	assert_int_equal(thing_remove(t->d, &ada, THING_POOL, id, 0, &err), -EBUSY);
+	vm = only(t);
+	assert_int_equal(change(vm, &ada, "{'pool':'Primordial'}", 0, &err), 0);
+	assert_int_equal(thing_change(t->d, &ada, THING_POOL, id, patch, 0, &err), 0);
+	/* By its id it may have any name. */
+	json_object_set(patch, "pool", json_object_get(pool, "id"));
+	json_object_del(patch, "name");
+	assert_int_equal(vm_change(t->d, &ada, vm, patch, 0, &err), 0);
+	json_object_set_new(notes, "name", json_string("gold"));
+	assert_int_equal(thing_change(t->d, &ada, THING_POOL, id, notes, 0, &err), 0);
+	assert_int_equal(thing_remove(t->d, &ada, THING_POOL, id, 0, &err), -EBUSY);
+	assert_int_equal(vm_remove(t->d, &ada, vm, true, &err), 0);
+	assert_int_equal(thing_remove(t->d, &ada, THING_POOL, id, 0, &err), 0);
+	json_decref(pool);
+	json_decref(patch);
+	json_decref(notes);
+}
+
 static void test_who_may(void **state)
 {
 	struct test *t = *state;
@@ -135,8 +215,12 @@ static void test_primordial_stays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_names_do_not_repeat), TEST(test_a_change_needs_the_revision),
-		TEST(test_a_key_makes_one),     TEST(test_who_may),
+		TEST(test_names_do_not_repeat),
+		TEST(test_a_change_needs_the_revision),
+		TEST(test_a_key_makes_one),
+		TEST(test_who_may),
+		TEST(test_what_is_named_must_be_there),
+		TEST(test_what_is_used_stays),
 		TEST(test_primordial_stays),
 	};
 

@@ -248,6 +248,8 @@ int vm_check_here(struct daemon *d, const struct caller *c, const char *folder,
 
 	if (r == 0 && !c->administrator)
 		r = vm_check_paths(s, check_one_path, &p);
+	if (r == 0)
+		r = vm_things_check(d, s, old ? &old->settings : NULL, err);
 	return r == 0 ? check_macs(d, s, old, err) : r;
 }
 

@@ -96,6 +96,11 @@ void vm_remember(struct vm *vm, bool running, const char *critical);
 /* What the registry had when it was loaded. */
 void vm_recall(struct vm *vm, const struct registry_row *row);
 
+/* --- vm_things.c --- */
+/* Switches and pools that `s` names and `old` (NULL: none) did not must be there: -EINVAL. */
+int vm_things_check(struct daemon *d, const struct vm_settings *s, const struct vm_settings *old,
+		    struct error *err) _must_check_;
+
 /* --- vm_storage.c --- */
 void vm_storage_event(struct vm *vm, const json_t *event); /* a worker's */
 void vm_storage_wait(struct vm *vm);                       /* it is paused for that */
