@@ -154,6 +154,21 @@ const char *client_socket(const struct client *c)
 	return c->socket;
 }
 
+const char *client_elsewhere(const struct client *c)
+{
+	static const char *const here[] = { "localhost", "127.0.0.1", "[::1]" };
+	size_t n = c->name[0] == '[' ? strcspn(c->name, "]") + 1 : strcspn(c->name, ":");
+	char own[256] = "";
+
+	if (c->socket)
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(here); i++)
+		if (strlen(here[i]) == n && !strncasecmp(here[i], c->name, n))
+			return NULL;
+	gethostname(own, sizeof(own) - 1);
+	return strlen(own) == n && !strncasecmp(own, c->name, n) ? NULL : c->name;
+}
+
 /* --- paths --- */
 
 static char *escape(const char *text)

@@ -24,6 +24,8 @@ int client_new(const char *host, struct client **ret, struct error *err) _must_c
 void client_free(struct client *c); /* NULL is fine */
 /* The path of the Unix socket, or NULL when it is reached over TLS. */
 const char *client_socket(const struct client *c);
+/* Where it is, when that is another host than this, by its name; NULL: it is this one. */
+const char *client_elsewhere(const struct client *c);
 
 struct client_request {
 	const char *method, *path; /* path and query, below /api/v1 */

@@ -152,6 +152,18 @@ struct client *command_client(struct command *c)
 	return c->client;
 }
 
+struct client *command_client_here(struct command *c, const char *what, const char *instead)
+{
+	const char *elsewhere = command_client(c) ? client_elsewhere(c->client) : NULL;
+
+	if (!elsewhere)
+		return c->client;
+	error_set(&c->err, -EOPNOTSUPP,
+		  "%s by files of the service's own host, which is \"%s\": %s", what, elsewhere,
+		  instead);
+	return NULL;
+}
+
 /* --- options --- */
 
 void command_each_option(const struct command_verb *verb,

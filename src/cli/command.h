@@ -93,6 +93,11 @@ int parse_duration(const char *text, uint64_t *ret, struct error *err) _must_che
 
 /* Connects, once. NULL with words in c->err. */
 struct client *command_client(struct command *c);
+/*
+ * The same for verbs that make files, which must be on the service's own host: NULL with words when
+ * that is another one. `what` is made, `instead` what can be done: "... run it there".
+ */
+struct client *command_client_here(struct command *c, const char *what, const char *instead);
 /* For wrong usage: sets the words, and the exit status becomes 2. */
 int command_usage(struct command *c, const char *format, ...) _printf_(2, 3);
 

@@ -118,6 +118,30 @@ static void test_every_verb_has_examples_and_a_summary(void **state)
 		}
 }
 
+/* Nothing is asked of the other host, and nothing is made on this one. */
+static void test_files_are_made_on_the_services_own_host(void **state)
+{
+	static const char *const options[] = { "--image=debian", "--new-disk=1G", "--user=ada" };
+	char *out, *err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		assert_int_equal(partita_run(&out, &err, "vm", "create", "web", options[i],
+					     "--host", "https://elsewhere.invalid:8443", NULL),
+				 CLI_FAILED);
+		assert_non_null(strstr(err, "the service's own host, which is "
+					    "\"elsewhere.invalid:8443\": run this there"));
+		free(out);
+		free(err);
+	}
+	assert_int_equal(partita_run(&out, &err, "image", "import", "tiny", "/dev/null", "--host",
+				     "https://elsewhere.invalid", NULL),
+			 CLI_FAILED);
+	assert_non_null(strstr(err, "which is \"elsewhere.invalid\": run this there"));
+	free(out);
+	free(err);
+}
+
 static void test_a_list_is_a_table_of_all_pages(void **state)
 {
 	static const struct exchange pages[] = {
@@ -487,6 +511,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_usage_has_status_2_and_words),
 		cmocka_unit_test(test_help_tells_of_options_and_examples),
 		cmocka_unit_test(test_every_verb_has_examples_and_a_summary),
+		cmocka_unit_test(test_files_are_made_on_the_services_own_host),
 		cmocka_unit_test(test_a_list_is_a_table_of_all_pages),
 		cmocka_unit_test(test_json_is_what_the_service_said),
 		cmocka_unit_test(test_control_characters_do_not_reach_the_terminal),

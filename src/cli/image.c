@@ -211,7 +211,7 @@ static int begin(struct import *m)
 		return command_usage(
 			c, "\"%s\" is no name of an image; letters, digits, - . _ make one",
 			m->name);
-	if (!command_client(c))
+	if (!command_client_here(c, "an image is made", "run this there"))
 		return c->err.code;
 	r = find_catalogue(m);
 	if (r < 0)

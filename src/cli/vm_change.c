@@ -185,6 +185,12 @@ static bool wants_seed(const struct command *c)
 	       command_option(c, "ssh-key") || command_option(c, "image");
 }
 
+/* By files of our own making. */
+static bool fills_folder(const struct command *c)
+{
+	return wants_seed(c) || command_option(c, "image") || command_option(c, "new-disk");
+}
+
 /* What the image says and the command line does not; files are copied to the machine's folder. */
 static const struct image_setting {
 	const char *key, *section, *setting;
@@ -427,7 +433,12 @@ static int prepare(struct creation *n)
 	json_decref(controllers);
 	if (r >= 0 && wants_seed(c))
 		r = read_seed(n);
-	if (r >= 0 && !command_client(c))
+	if (r >= 0 &&
+	    !(fills_folder(c)
+		      ? command_client_here(c, "--image, --new-disk and first-boot settings work",
+					    "run this there, or name what is there with --disk "
+					    "and --kernel")
+		      : command_client(c)))
 		r = c->err.code;
 	if (r >= 0 && command_option(c, "image")) {
 		r = image_get(c, command_option(c, "image"), &n->image);
@@ -444,7 +455,7 @@ static int create(struct creation *n)
 
 	if (r >= 0)
 		r = post_machine(n);
-	if (r >= 0 && (n->image || wants_seed(c) || command_option(c, "new-disk"))) {
+	if (r >= 0 && fills_folder(c)) {
 		r = fill_folder(n);
 		if (r < 0)
 			take_back(n);
