@@ -331,8 +331,10 @@ static void birth_event(const struct birth *b)
 /* From here on a crash leaves something to do. */
 static int birth_begin(const struct birth *b, struct error *err)
 {
-	int r = database_begin(b->d->db, err);
+	int r = undone_forget(b->d, err); /* one may be in the way */
 
+	if (r == 0)
+		r = database_begin(b->d->db, err);
 	if (r < 0)
 		return r;
 	r = registry_add(b->d->db, b->vm->id, b->vm->folder, b->phase, err);
@@ -348,13 +350,16 @@ static int birth_begin(const struct birth *b, struct error *err)
 	return database_commit(b->d->db, err);
 }
 
-/* A row that cannot be removed now is, by the next service, which finds no folder for it. */
+/* A row that cannot be removed now is later, or by the next service, which finds no folder for it.
+ */
 static void birth_undo(const struct birth *b, const struct error *why)
 {
 	struct error err = { 0 };
 
-	if (registry_remove(b->d->db, b->vm->id, &err) < 0)
+	if (registry_remove(b->d->db, b->vm->id, &err) < 0) {
 		log_line("cannot forget a machine that was not made: %s", err.message);
+		undone_add(b->d, b->vm->id);
+	}
 	event_add(b->d->events, SEVERITY_ERROR, "vm-undone", b->vm->id, b->c, NULL,
 		  "\"%s\" was not made: %s", b->vm->settings.name, why->message);
 }

@@ -41,6 +41,8 @@ struct vm_index {
 	bool new_boot;         /* the host has restarted since the last service */
 	struct vm_starts *starts;
 	bool shutting_down;
+	struct undone *undone; /* rows of machines that were not made */
+	bool never_settled;
 	bool unsettled; /* rows of machines that are there say that they are about to be */
 	struct loop_timer settle;
 	struct loop_timer sample; /* of metering */
@@ -56,6 +58,9 @@ struct vm_index {
 int index_new(struct daemon *d, struct error *err) _must_check_;
 void index_free(struct daemon *d); /* with all machines */
 void settle_later(struct daemon *d);
+/* The row of a machine that was not made cannot be removed now; and: all such rows. */
+void undone_add(struct daemon *d, const char *id);
+int undone_forget(struct daemon *d, struct error *err) _must_check_;
 uint64_t revision_next(struct daemon *d);
 struct vm *vm_find(struct daemon *d, const char *id); /* exact, lower case */
 /* Makes it with empty settings, on no list; NULL: no memory. */

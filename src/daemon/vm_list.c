@@ -14,9 +14,10 @@
 #include <string.h>
 #include <strings.h>
 
-#define BUCKETS_FIRST 256
-#define SETTLE_NS     UINT64_C(1000000000)
-#define PATTERN_MAX   400 /* bytes: a name has at most 100 characters of four */
+#define BUCKETS_FIRST   256
+#define SETTLE_NS       UINT64_C(1000000000)
+#define SETTLE_AGAIN_NS UINT64_C(10000000000)
+#define PATTERN_MAX     400 /* bytes: a name has at most 100 characters of four */
 
 /*
  * Revisions are not kept: each service has an epoch, which is durable before the first is given,
@@ -54,13 +55,59 @@ uint64_t revision_next(struct daemon *d)
 
 /* --- the registry's phases --- */
 
+/* A row of what was not made, which could not be removed: settling would make it be there. */
+struct undone {
+	struct undone *next;
+	char id[GUID_TEXT_SIZE];
+};
+
+int undone_forget(struct daemon *d, struct error *err)
+{
+	struct undone *u;
+
+	while ((u = d->index->undone)) {
+		int r = registry_remove(d->db, u->id, err);
+
+		if (r < 0)
+			return r;
+		d->index->undone = u->next;
+		free(u);
+	}
+	return 0;
+}
+
+void undone_add(struct daemon *d, const char *id)
+{
+	struct undone *u = malloc(sizeof(*u));
+
+	/* Without memory nothing is settled any more; the next service finds out all by itself. */
+	if (!u) {
+		d->index->never_settled = true;
+		return;
+	}
+	u->next = d->index->undone;
+	memcpy(u->id, id, sizeof(u->id));
+	d->index->undone = u;
+	settle_later(d);
+}
+
 static void settle(struct daemon *d)
 {
 	struct error err = { 0 };
+	int r = 0;
 
-	if (d->index->unsettled && registry_settle(d->db, &err) < 0)
+	if (d->index->unsettled && !d->index->never_settled)
+		r = undone_forget(d, &err);
+	if (r == 0 && d->index->unsettled && !d->index->never_settled)
+		r = registry_settle(d->db, &err);
+	if (r < 0)
 		log_line("%s", err.message);
 	d->index->unsettled = false;
+	/* A disk that is full, perhaps: what is undone is not forgotten before that is. */
+	if (d->index->undone) {
+		d->index->unsettled = true;
+		loop_timer_arm(&d->index->settle, loop_now(d->loop) + SETTLE_AGAIN_NS);
+	}
 }
 
 static void on_settle(struct loop_timer *t)
@@ -74,6 +121,16 @@ void settle_later(struct daemon *d)
 	if (!d->index->unsettled)
 		loop_timer_arm(&d->index->settle, loop_now(d->loop) + SETTLE_NS);
 	d->index->unsettled = true;
+}
+
+static void undones_free(struct vm_index *index)
+{
+	struct undone *u;
+
+	while ((u = index->undone)) {
+		index->undone = u->next;
+		free(u);
+	}
 }
 
 /* --- all of it --- */
@@ -104,8 +161,9 @@ void index_free(struct daemon *d)
 		vm_unlink(vm);
 		vm_free(vm);
 	}
-	loop_timer_disarm(&d->index->settle);
 	settle(d);
+	loop_timer_disarm(&d->index->settle);
+	undones_free(d->index);
 	free(d->index->buckets);
 	free(steal_ptr(d->index));
 }
