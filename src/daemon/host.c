@@ -28,6 +28,7 @@
 struct host {
 	struct daemon *daemon;
 	struct loop_timer timer;
+	struct clock_watch clock;
 	json_t *engines;
 	uint64_t engines_ns; /* when they were probed */
 	unsigned cpus;
@@ -458,11 +459,14 @@ static void on_expire(struct loop_timer *t)
 {
 	struct host *h = container_of(t, struct host, timer);
 	struct daemon *d = h->daemon;
-	int64_t now = time_ms();
+	/* While the clock is not to be trusted nothing is too old, only too much. */
+	bool steady = clock_steady(&h->clock);
+	int64_t now = steady ? time_ms() : 0;
 
 	events_expire(d->events, now, d->host.events_days, d->host.events_count);
 	jobs_expire(d->jobs, now);
-	keys_expire(d->db);
+	if (steady)
+		keys_expire(d->db);
 	loop_timer_arm(t, loop_now(d->loop) + EXPIRE_S * NS_PER_S);
 }
 
@@ -477,6 +481,7 @@ int host_new(struct daemon *d, struct error *err)
 	h->daemon = d;
 	h->cpus = cpus > 0 ? (unsigned)cpus : 1;
 	read_model(h->model, sizeof(h->model));
+	clock_watch_init(&h->clock);
 	loop_timer_init(d->loop, &h->timer, on_expire);
 	loop_timer_arm(&h->timer, loop_now(d->loop) + EXPIRE_S * NS_PER_S);
 	return host_load(d, err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Keys of idempotency: what a caller's key made is found again for a day, so that a request that is
- * sent twice does its work once. A key is for one request, its body included.
+ * Keys of idempotency: what a caller's key made is found again for a day or longer, so that a
+ * request that is sent twice does its work once. A key is for one request, its body included.
  */
 #pragma once
 
@@ -19,7 +19,7 @@ struct key {
 int key_init(struct key *key, const char *text, const char *request, const json_t *body,
 	     struct error *err) _must_check_;
 /*
- * The id of what it made within a day, to be freed; NULL: nothing. -EKEYREJECTED when it was for
+ * The id of what it made, to be freed; NULL: nothing. -EKEYREJECTED when it was for
  * another request.
  */
 int key_find(struct database *db, const struct caller *c, const struct key *key, char **ret,
@@ -27,4 +27,4 @@ int key_find(struct database *db, const struct caller *c, const struct key *key,
 /* In a transaction with the making. */
 int key_add(struct database *db, const struct caller *c, const struct key *key, const char *result,
 	    struct error *err) _must_check_;
-void keys_expire(struct database *db);
+void keys_expire(struct database *db); /* older than a day */

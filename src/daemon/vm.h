@@ -34,6 +34,7 @@ struct vm {
 	char state_words[256]; /* why it is critical; "" */
 	int64_t state_since;   /* ms since 1970 */
 	int64_t started;       /* ms since 1970 of the last start; 0: not running */
+	int64_t started_boot;  /* the same, in ms since the host's boot */
 	struct worker *worker;
 	struct job *job; /* the transition under way, or NULL */
 };

@@ -309,7 +309,8 @@ static void end_failed(struct vm *vm, enum worker_end end, const char *words)
 			    "state", vm_state_name(vm->state)),
 		  "\"%s\" failed while it was %s: %s", vm->settings.name, vm_state_name(vm->state),
 		  words);
-	if (vm->started && vm->state != VM_STARTING && time_ms() - vm->started > RESTART_FORGET_MS)
+	if (vm->started && vm->state != VM_STARTING &&
+	    time_boot_ms() - vm->started_boot > RESTART_FORGET_MS)
 		e->failures = 0;
 	if (vm->daemon->index->shutting_down) {
 		vm_state_set(vm, VM_OFF, NULL);
@@ -389,6 +390,7 @@ static int launch(struct vm *vm, struct error *err)
 	if (!description)
 		return error_set(err, -ENOMEM, "not enough memory to start the machine");
 	vm->started = time_ms();
+	vm->started_boot = time_boot_ms();
 	r = registry_running(
 		d->db,
 		&(struct registry_row){ .id = vm->id, .running = true, .started = vm->started },
@@ -554,6 +556,8 @@ void vm_recall(struct vm *vm, const struct registry_row *row)
 		vm_state_set(vm, VM_CRITICAL, row->critical);
 	entry_of(vm)->was_running = row->running;
 	vm->started = row->running ? row->started : 0;
+	/* The clock may have been set since: not before the boot, and not after now. */
+	vm->started_boot = MAX(time_boot_ms() - MAX(time_ms() - vm->started, 0), 0);
 }
 
 static void adopt(void *context, const char *id)

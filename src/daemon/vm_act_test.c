@@ -340,7 +340,7 @@ static void test_restarts_back_off(void **state)
 	}
 	fake_state(vm->id, "running");
 	/* It ran for long: the next failure is a first one. */
-	vm->started -= 11 * 60 * 1000;
+	vm->started_boot -= 11 * 60 * 1000;
 	fail_running(vm);
 	assert_non_null(strstr(vm->state_words, "in 1 s"));
 	/* A person is quicker, or has enough of it. */
@@ -471,6 +471,53 @@ static void test_one_that_never_ran_is_off(void **state)
 	fake_end(vm->id, WORKER_END_OFF, "");
 	assert_int_equal(job->state, JOB_CANCELLED);
 	assert_int_equal(vm->state, VM_OFF);
+}
+
+/* --- clocks --- */
+
+static json_int_t uptime_of(struct vm *vm)
+{
+	json_t *json = vm_json(vm);
+	json_int_t up =
+		json_integer_value(json_object_get(json_object_get(json, "status"), "uptime_s"));
+
+	json_decref(json);
+	return up;
+}
+
+/* Years forth and back, while it runs and over a restart of the service. */
+static void test_a_clock_that_is_set_changes_no_duration(void **state)
+{
+	static const int64_t years[] = { INT64_C(20) * 365 * 86400000,
+					 INT64_C(-20) * 365 * 86400000, 0 };
+	struct test *t = *state;
+	struct vm *vm = make_running(
+		t, "{'name':'a','automatic':{'critical_error':'restart'}," STARTABLE "}");
+	struct job *job;
+
+	for (size_t i = 0; i < ARRAY_SIZE(years); i++) {
+		time_shift(years[i]);
+		assert_in_range(uptime_of(vm), 0, 600);
+		/* it has not run for ten minutes, whatever the clock says */
+		fail_running(vm);
+		fire(vm);
+		fake_state(vm->id, "running");
+		assert_int_equal(entry_of(vm)->failures, i + 1);
+		job = act(vm, VM_PAUSE);
+		time_shift(years[(i + 1) % ARRAY_SIZE(years)]);
+		fake_state(vm->id, "paused");
+		assert_true(job->ended >= job->begun);
+		job = act(vm, VM_RESUME);
+		fake_state(vm->id, "running");
+		assert_int_equal(job->state, JOB_COMPLETED);
+	}
+	time_shift(years[1]);
+	test_again(t);
+	vm = only(t);
+	fake_state(vm->id, "running");
+	assert_true(uptime_of(vm) >= 0);
+	assert_true(uptime_of(vm) <= time_boot_ms() / 1000);
+	time_shift(0);
 }
 
 /* --- restarts of the service --- */
@@ -720,6 +767,7 @@ int main(void)
 		TEST(test_one_whose_storage_stays_away_is_turned_off),
 		TEST(test_storage_that_is_lost_ends_what_is_under_way),
 		TEST(test_one_that_never_ran_is_off),
+		TEST(test_a_clock_that_is_set_changes_no_duration),
 		TEST(test_workers_are_taken_over),
 		TEST(test_one_that_ends_before_it_says_anything),
 		TEST(test_what_ended_meanwhile),

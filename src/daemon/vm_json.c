@@ -97,8 +97,9 @@ static json_t *status_json(struct vm *vm, json_t *warnings)
 	json_t *status = json_object();
 	const char *console = vm->worker ? worker_console_path(vm->worker) : NULL;
 
-	json_object_set_new(status, "uptime_s",
-			    json_integer(vm->started ? (time_ms() - vm->started) / 1000 : 0));
+	json_object_set_new(
+		status, "uptime_s",
+		json_integer(vm->started ? (time_boot_ms() - vm->started_boot) / 1000 : 0));
 	json_object_set_new(status, "started", json_time(vm->started));
 	json_object_set_new(status, "pid",
 			    vm->worker && worker_pid(vm->worker)

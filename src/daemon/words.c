@@ -9,14 +9,6 @@
 #include <string.h>
 #include <time.h>
 
-int64_t time_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Bytes of the character at `p`, 0 when it is none. The NUL ends a character that is cut. */
 static unsigned utf8_length(const unsigned char *p)
 {

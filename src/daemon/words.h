@@ -2,11 +2,9 @@
 /* How the service tells of things: text, times and errors as JSON. [any] */
 #pragma once
 
-#include "lib/types.h"
+#include "daemon/clock.h"
 
 #include <jansson.h>
-
-int64_t time_ms(void); /* now, in ms since 1970 */
 
 /* Replaces each byte that is not UTF-8 by '?', as when a message was cut inside of a character. */
 void text_clean(char *text);

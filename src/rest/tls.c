@@ -23,6 +23,7 @@
 
 #define PEM_MAX  (256 * KIB)
 #define LIFETIME (10 * 365 * 86400)
+#define BORN     1767225600 /* 2026-01-01: a clock that says less has not been set */
 
 static void key_deinit_p(gnutls_x509_privkey_t *key)
 {
@@ -161,7 +162,7 @@ static int make_certificate(const char *path, const char *key_pem, struct error 
 	_cleanup_(crt_deinit_p) gnutls_x509_crt_t crt = NULL;
 	_cleanup_(datum_free_p) gnutls_datum_t pem = { 0 };
 	gnutls_datum_t in = { (unsigned char *)key_pem, (unsigned)strlen(key_pem) };
-	time_t now = time(NULL);
+	time_t now = MAX(time(NULL), BORN);
 	int r = gnutls_x509_privkey_init(&key);
 
 	if (r >= 0)
@@ -170,8 +171,8 @@ static int make_certificate(const char *path, const char *key_pem, struct error 
 		r = gnutls_x509_crt_init(&crt);
 	if (r >= 0)
 		r = describe(crt, key);
-	if (r >= 0) /* clocks differ */
-		r = gnutls_x509_crt_set_activation_time(crt, now - 86400);
+	if (r >= 0) /* clocks differ, and ours may be set yet */
+		r = gnutls_x509_crt_set_activation_time(crt, BORN);
 	if (r >= 0)
 		r = gnutls_x509_crt_set_expiration_time(crt, now + LIFETIME);
 	if (r >= 0)
