@@ -54,7 +54,7 @@ static int ask_password(struct client *c, struct error *err)
 		c->password = strdup(given);
 		return c->password ? 0 : no_memory(err);
 	}
-	if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &before) < 0)
+	if (c->silent || !isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &before) < 0)
 		return error_set(err, -EACCES,
 				 "there is no password: set PARTITA_PASSWORD, or use a terminal");
 	quiet = before;
@@ -115,11 +115,15 @@ static int set_place(struct client *c, const char *host, struct error *err)
 			 host);
 }
 
-int client_new(const char *host, struct client **ret, struct error *err)
+static int make(const char *host, bool silent, struct client **ret, struct error *err)
 {
 	struct client *c = calloc(1, sizeof(*c));
-	int r = c ? set_place(c, host, err) : no_memory(err);
+	int r;
 
+	if (!c)
+		return no_memory(err);
+	c->silent = silent;
+	r = set_place(c, host, err);
 	if (r >= 0) {
 		c->curl = curl_easy_init();
 		if (!c->curl)
@@ -131,6 +135,16 @@ int client_new(const char *host, struct client **ret, struct error *err)
 	}
 	*ret = c;
 	return 0;
+}
+
+int client_new(const char *host, struct client **ret, struct error *err)
+{
+	return make(host, false, ret, err);
+}
+
+int client_new_silent(const char *host, struct client **ret, struct error *err)
+{
+	return make(host, true, ret, err);
 }
 
 void client_free(struct client *c)

@@ -21,6 +21,8 @@ struct client;
  * PARTITA_KEY are the client's own, PARTITA_PASSWORD the user's.
  */
 int client_new(const char *host, struct client **ret, struct error *err) _must_check_;
+/* The same, for programs without a person: a password that is not there is an error. */
+int client_new_silent(const char *host, struct client **ret, struct error *err) _must_check_;
 void client_free(struct client *c); /* NULL is fine */
 /* The path of the Unix socket, or NULL when it is reached over TLS. */
 const char *client_socket(const struct client *c);

@@ -12,6 +12,7 @@ struct client {
 	char *base;   /* URL up to and with /api/v1 */
 	char *name;   /* of the host, for the Host header of a console */
 	char *user, *password;
+	bool silent;            /* nobody is asked for a password */
 	CURL *pinned;           /* whose certificate is looked at */
 	bool other_certificate; /* it was not the one that is wanted */
 	char words[CURL_ERROR_SIZE];
