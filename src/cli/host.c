@@ -64,20 +64,10 @@ static int run_show(struct command *c)
 static int run_set(struct command *c)
 {
 	struct client_request q = { .method = "PATCH", .path = "/host", .body = c->settings };
-	struct client_answer a;
-	int r;
 
 	if (!json_object_size(c->settings))
 		return command_usage(c, "say what to change; `partita host set --help` lists it");
-	if (!command_client(c))
-		return c->err.code;
-	r = client_ask(c->client, &q, &a, &c->err);
-	if (r < 0)
-		return r;
-	if (c->json)
-		print_json(a.body);
-	client_answer_deinit(&a);
-	return 0;
+	return ask_run(c, &q, NULL);
 }
 
 static const struct command_option show_options[] = {

@@ -134,17 +134,8 @@ static int run_show(struct command *c)
 static int run_remove(struct command *c)
 {
 	_cleanup_free_ char *path = client_path("/images/", c->words[0], "");
-	struct client_answer a;
-	int r;
 
-	if (!command_client(c))
-		return c->err.code;
-	r = client_ask(c->client, &(struct client_request){ .method = "DELETE", .path = path }, &a,
-		       &c->err);
-	if (r < 0)
-		return r;
-	client_answer_deinit(&a);
-	return 0;
+	return ask_run(c, &(struct client_request){ .method = "DELETE", .path = path }, NULL);
 }
 
 /* --- import --- */

@@ -38,20 +38,8 @@ static int run_list(struct command *c)
 static int run_show(struct command *c)
 {
 	_cleanup_free_ char *path = client_path("/jobs/", c->words[0], "");
-	json_t *job;
-	int r;
 
-	if (!command_client(c))
-		return c->err.code;
-	r = client_get(c->client, path, &job, &c->err);
-	if (r < 0)
-		return r;
-	if (c->json)
-		print_json(job);
-	else
-		print_facts(job, facts, ARRAY_SIZE(facts));
-	json_decref(job);
-	return 0;
+	return show_run(c, path, facts, ARRAY_SIZE(facts));
 }
 
 static int run_wait(struct command *c)
@@ -70,17 +58,8 @@ static int run_wait(struct command *c)
 static int run_cancel(struct command *c)
 {
 	_cleanup_free_ char *path = client_path("/jobs/", c->words[0], "");
-	struct client_request q = { .method = "DELETE", .path = path };
-	struct client_answer a;
-	int r;
 
-	if (!command_client(c))
-		return c->err.code;
-	r = client_ask(c->client, &q, &a, &c->err);
-	if (r < 0)
-		return r;
-	client_answer_deinit(&a);
-	return 0;
+	return ask_run(c, &(struct client_request){ .method = "DELETE", .path = path }, NULL);
 }
 
 static const struct command_option list_options[] = {

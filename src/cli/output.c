@@ -268,6 +268,44 @@ int list_run(struct command *c, char *path, const struct column *columns, unsign
 	return r;
 }
 
+/* --- one thing --- */
+
+int ask_run(struct command *c, const struct client_request *q, json_t **ret)
+{
+	struct client_answer a;
+	int r;
+
+	if (!command_client(c))
+		return c->err.code;
+	r = client_ask(c->client, q, &a, &c->err);
+	if (r < 0)
+		return r;
+	if (ret)
+		*ret = json_incref(a.body);
+	else if (c->json && a.body)
+		print_json(a.body);
+	client_answer_deinit(&a);
+	return 0;
+}
+
+int show_run(struct command *c, const char *path, const struct column *columns, unsigned count)
+{
+	json_t *thing;
+	int r;
+
+	if (!command_client(c))
+		return c->err.code;
+	r = client_get(c->client, path, &thing, &c->err);
+	if (r < 0)
+		return r;
+	if (c->json)
+		print_json(thing);
+	else
+		print_facts(thing, columns, count);
+	json_decref(thing);
+	return 0;
+}
+
 /* --- jobs --- */
 
 struct follow {

@@ -38,6 +38,13 @@ void print_facts(const json_t *item, const struct column *columns, unsigned coun
 /* Text without what would move the terminal's cursor. */
 void print_text(const char *text, FILE *out);
 
+/*
+ * One request. *ret (NULL is fine: printed with --json) is the answer's body, NULL when it has
+ * none.
+ */
+int ask_run(struct command *c, const struct client_request *q, json_t **ret);
+/* The thing at `path`, as JSON or its facts. */
+int show_run(struct command *c, const char *path, const struct column *columns, unsigned count);
 /* A list at `path` (freed): once, or with --watch until interrupted. */
 int list_run(struct command *c, char *path, const struct column *columns, unsigned count);
 

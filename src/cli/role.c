@@ -52,36 +52,8 @@ static int run_assignments(struct command *c)
 static int run_show(struct command *c)
 {
 	_cleanup_free_ char *path = client_path("/roles/", c->words[0], "");
-	json_t *role;
-	int r;
 
-	if (!command_client(c))
-		return c->err.code;
-	r = client_get(c->client, path, &role, &c->err);
-	if (r < 0)
-		return r;
-	if (c->json)
-		print_json(role);
-	else
-		print_facts(role, facts, ARRAY_SIZE(facts));
-	json_decref(role);
-	return 0;
-}
-
-/* Sends a request whose answer is printed only with --json. `body` is released. */
-static int send(struct command *c, const char *method, const char *path, json_t *body)
-{
-	struct client_request q = { .method = method, .path = path, .body = body };
-	struct client_answer a;
-	int r = command_client(c) ? client_ask(c->client, &q, &a, &c->err) : c->err.code;
-
-	json_decref(body);
-	if (r < 0)
-		return r;
-	if (c->json && a.body)
-		print_json(a.body);
-	client_answer_deinit(&a);
-	return 0;
+	return show_run(c, path, facts, ARRAY_SIZE(facts));
 }
 
 static json_t *operations(const struct command *c, const char *option)
@@ -99,6 +71,7 @@ static int run_set(struct command *c)
 {
 	_cleanup_free_ char *path = client_path("/roles/", c->words[0], "");
 	json_t *role;
+	int r;
 
 	if (!command_option(c, "operation") && !command_option(c, "own-operation"))
 		return command_usage(c, "say what it may do with --operation; `partita role "
@@ -109,14 +82,17 @@ static int run_set(struct command *c)
 	if (command_option(c, "description"))
 		json_object_set_new(role, "description",
 				    json_string(command_option(c, "description")));
-	return send(c, "PUT", path, role);
+	r = ask_run(c, &(struct client_request){ .method = "PUT", .path = path, .body = role },
+		    NULL);
+	json_decref(role);
+	return r;
 }
 
 static int run_remove(struct command *c)
 {
 	_cleanup_free_ char *path = client_path("/roles/", c->words[0], "");
 
-	return send(c, "DELETE", path, NULL);
+	return ask_run(c, &(struct client_request){ .method = "DELETE", .path = path }, NULL);
 }
 
 /* A machine's name is turned into its id, which stays. */
@@ -147,8 +123,8 @@ static int run_assign(struct command *c)
 {
 	const char *user = command_option(c, "user"), *group = command_option(c, "group");
 	_cleanup_free_ char *scope = NULL;
-	struct client_answer a;
 	struct client_request q = { .method = "POST", .path = "/assignments" };
+	json_t *given;
 	int r;
 
 	if (!user == !group)
@@ -162,15 +138,15 @@ static int run_assign(struct command *c)
 			   c->words[0], "scope", scope);
 	if (!q.body)
 		return command_usage(c, "the names are not UTF-8");
-	r = client_ask(c->client, &q, &a, &c->err);
+	r = ask_run(c, &q, &given);
 	json_decref(q.body);
 	if (r < 0)
 		return r;
 	if (c->json)
-		print_json(a.body);
+		print_json(given);
 	else
-		printf("%lld\n", json_integer_value(json_object_get(a.body, "id")));
-	client_answer_deinit(&a);
+		printf("%lld\n", json_integer_value(json_object_get(given, "id")));
+	json_decref(given);
 	return 0;
 }
 
@@ -181,7 +157,7 @@ static int run_unassign(struct command *c)
 	if (!isdigit((unsigned char)c->words[0][0]))
 		return command_usage(c, "say the assignment's number; `partita role assignments` "
 					"tells it");
-	return send(c, "DELETE", path, NULL);
+	return ask_run(c, &(struct client_request){ .method = "DELETE", .path = path }, NULL);
 }
 
 static const struct command_option set_options[] = {

@@ -323,17 +323,10 @@ static int remove_one(struct command *c, const char *id, const char *name)
 {
 	bool files = command_flag(c, "files");
 	_cleanup_free_ char *path = client_path("/vms/", id, files ? "?files=true" : "");
-	struct client_answer a;
-	int r;
 
 	if (files && !confirmed(c, name))
 		return error_set(&c->err, -ECANCELED, "it was not removed");
-	r = client_ask(c->client, &(struct client_request){ .method = "DELETE", .path = path }, &a,
-		       &c->err);
-	if (r < 0)
-		return r;
-	client_answer_deinit(&a);
-	return 0;
+	return ask_run(c, &(struct client_request){ .method = "DELETE", .path = path }, NULL);
 }
 
 static int run_remove(struct command *c)
@@ -347,18 +340,13 @@ int vm_patch(struct command *c, const char *id, json_t *patch, const char *etag,
 	struct client_request q = {
 		.method = "PATCH", .path = path, .body = patch, .if_match = etag
 	};
-	struct client_answer a;
-	int r;
+	json_t *vm = NULL;
+	int r = ask_run(c, &q, &vm);
 
-	if (!command_client(c))
-		return c->err.code;
-	r = client_ask(c->client, &q, &a, &c->err);
-	if (r < 0)
-		return r;
-	if (ret)
-		*ret = json_incref(a.body);
-	client_answer_deinit(&a);
-	return 0;
+	if (r >= 0 && ret)
+		*ret = json_incref(vm);
+	json_decref(vm);
+	return r;
 }
 
 static int run_rename(struct command *c)
@@ -381,21 +369,17 @@ static int run_register(struct command *c)
 	json_t *body = json_pack("{s:s,s:b}", "folder", folder ? folder : c->words[0], "new_id",
 				 command_flag(c, "new-id"));
 	struct client_request q = { .method = "POST", .path = "/vms/register", .body = body };
-	struct client_answer a;
-	int r = body ? 0 : command_usage(c, "the folder's name is not UTF-8");
+	json_t *vm;
+	int r = body ? ask_run(c, &q, &vm) : command_usage(c, "the folder's name is not UTF-8");
 
-	if (r >= 0 && !command_client(c))
-		r = c->err.code;
-	if (r >= 0)
-		r = client_ask(c->client, &q, &a, &c->err);
 	json_decref(body);
 	if (r < 0)
 		return r;
 	if (c->json)
-		print_json(a.body);
+		print_json(vm);
 	else
-		puts(text_at(a.body, "id"));
-	client_answer_deinit(&a);
+		puts(text_at(vm, "id"));
+	json_decref(vm);
 	return 0;
 }
 
@@ -463,27 +447,18 @@ static int run_metering(struct command *c)
 	bool reset = command_flag(c, "reset");
 	_cleanup_free_ char *path = client_path("/vms/", c->words[0], "/metering");
 	struct client_request q = { .method = reset ? "DELETE" : "GET", .path = path };
-	struct client_answer a;
+	json_t *used = NULL, *v;
 	const char *key;
-	json_t *v;
-	int r;
+	int r = ask_run(c, &q, c->json ? NULL : &used);
 
-	if (!command_client(c))
-		return c->err.code;
-	r = client_ask(c->client, &q, &a, &c->err);
-	if (r < 0)
-		return r;
-	if (c->json && a.body)
-		print_json(a.body);
-	else
-		json_object_foreach(a.body, key, v)
-		{
-			struct column column = { key, key, COLUMN_TEXT, false };
+	json_object_foreach(used, key, v)
+	{
+		struct column column = { key, key, COLUMN_TEXT, false };
 
-			print_facts(a.body, &column, 1);
-		}
-	client_answer_deinit(&a);
-	return 0;
+		print_facts(used, &column, 1);
+	}
+	json_decref(used);
+	return r;
 }
 
 /* --- verbs --- */
