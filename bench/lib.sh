@@ -42,12 +42,19 @@ ours() {
 		--disk "$work/disk/$1,direct" $3
 }
 
+# By the management service, which is up and has a machine "boot" (rows/service_boot.sh).
+by_service() {
+	"$work/stopwatch" timeout -s KILL 30 sh -c \
+		'"$0" vm start boot >/dev/null && exec "$0" vm console boot --read-only' "$work/partita"
+}
+
 # monitor NAME WORDS: runs the guest under monitor NAME with WORDS more on its command line; prints
 # what the stopwatch says.
 monitor() {
 	case $1 in
 	partita) ours disk.raw "$2" '' ;;
 	partita-vhdx) ours disk.vhdx "$2" '' ;;
+	partita-service) by_service ;;
 	partita-locked) ours disk.raw "$2" --lock-memory ;;
 	q35) qemu q35 "host,$enlightenments" virtio-blk-pci "$2" ;;
 	microvm)
