@@ -205,12 +205,16 @@ static json_t *drive_tell(const struct drive *d, uint64_t chain_from)
 	static const char *const kinds[] = {
 		[DRIVE_DISK] = "disk", [DRIVE_DVD] = "dvd", [DRIVE_SHARED] = "shared"
 	};
-	const struct disk_geometry *g = &d->disk->geometry;
 	json_t *o = drive_name(d);
 
 	json_object_set_new(o, "kind", json_string(kinds[d->kind]));
-	json_object_set_new(o, "size", json_integer((json_int_t)g->size));
-	json_object_set_new(o, "sector", json_integer(g->logical_sector));
+	json_object_set_new(o, "empty", json_boolean(!d->disk));
+	if (d->disk) {
+		const struct disk_geometry *g = &d->disk->geometry;
+
+		json_object_set_new(o, "size", json_integer((json_int_t)g->size));
+		json_object_set_new(o, "sector", json_integer(g->logical_sector));
+	}
 	json_object_set_new(o, "read_only", json_boolean(d->read_only));
 	chain_tell(d, chain_from, o);
 	json_object_set_new(o, "frozen", json_boolean(d->frozen));

@@ -33,7 +33,9 @@ struct live_event {
 
 struct live_options {
 	struct loop *loop;
-	/* Borrowed; the drives stay the caller's, who closes them after live_settle. */
+	/* Borrowed; the drives stay the caller's, who closes them after live_settle, or
+	 * live_remove.
+	 */
 	struct drive *const *drives;
 	unsigned drive_count;
 };
@@ -42,6 +44,11 @@ int live_new(const struct live_options *options, struct live **ret, struct error
 void live_free(struct live *live); /* NULL is fine; after live_settle, or when nothing was begun */
 void live_on_event(struct live *live, void (*fn)(void *context, const struct live_event *event),
 		   void *context);
+
+/* The list of drives has one more at its end, or one of them is about to leave it. */
+void live_added(struct live *live);
+/* -EBUSY with words when something is being done to it, or it is frozen. */
+int live_remove(struct live *live, struct drive *drive, struct error *err) _must_check_;
 
 unsigned live_count(const struct live *live);
 struct drive *live_drive(const struct live *live, unsigned index);
