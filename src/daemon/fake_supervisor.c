@@ -189,6 +189,12 @@ const char *supervisor_notes(const struct supervisor *s)
 	return "workers are not real";
 }
 
+int worker_file_open(const struct worker_file *file, char **ret_path, struct error *err)
+{
+	(void)ret_path;
+	return error_set(err, -EOPNOTSUPP, "\"%s\": these workers take no files", file->path);
+}
+
 int worker_start(struct supervisor *s, const struct worker_start *start, struct worker **ret,
 		 struct error *err)
 {
@@ -249,13 +255,16 @@ int supervisor_found(struct supervisor *s, void (*each)(void *context, const cha
 void worker_ask(struct worker *w, struct worker_request *r, json_t *request, const int *fds,
 		unsigned fd_count, unsigned timeout_ms)
 {
+	const char *command = json_string_value(json_object_get(request, "command"));
+
 	(void)fds;
 	(void)fd_count;
 	(void)timeout_ms;
+	if (strstr(command, "-query"))
+		return; /* these workers never say what they have */
 	assert(!w->request);
 	w->request = r;
-	snprintf(w->asked, sizeof(w->asked), "%s",
-		 json_string_value(json_object_get(request, "command")));
+	snprintf(w->asked, sizeof(w->asked), "%s", command);
 }
 
 void worker_ask_cancel(struct worker_request *r)

@@ -26,8 +26,9 @@ struct vm_entry {
 	struct worker_request request;
 	struct loop_timer timer;
 	enum vm_timer timer_use;
-	unsigned failures; /* one after another */
-	char storage[256]; /* what was wrong with it, the last time */
+	struct vm_hot_change *hot; /* a change of the running worker, under way */
+	unsigned failures;         /* one after another */
+	char storage[256];         /* what was wrong with it, the last time */
 	/* For cpu_percent: what it was then, and since. */
 	uint64_t sample_ns, sample_cpu_us;
 	double cpu_percent;
@@ -110,6 +111,12 @@ int vm_things_check(struct daemon *d, const struct vm_settings *s, const struct 
 void vm_storage_event(struct vm *vm, const json_t *event); /* a worker's */
 void vm_storage_wait(struct vm *vm);                       /* it is paused for that */
 void vm_storage_give_up(struct vm *vm);                    /* its time has passed */
+
+/* --- vm_change.c --- */
+/* Makes the worker, which was taken over, what the settings say. */
+void vm_hot_settle(struct vm *vm);
+/* The worker has gone: a change under way fails with these words. NULL: the service ends. */
+void vm_hot_end(struct vm *vm, const char *words);
 
 /* --- vm_auto.c --- */
 void starts_begin(struct daemon *d);

@@ -357,6 +357,39 @@ void live_settle(struct live *live, void (*fn)(void *context), void *context)
 	live_ended(live);
 }
 
+static void drive_adopt(struct live *live, struct drive *drive)
+{
+	drive->owner = live;
+	loop_timer_init(live->loop, &drive->thaw_timer, on_thaw_time);
+	live_storage_follow(live, drive);
+}
+
+void live_added(struct live *live)
+{
+	drive_adopt(live, live->drives[live->drive_count++]);
+}
+
+int live_remove(struct live *live, struct drive *drive, struct error *err)
+{
+	const char *why = NULL;
+
+	if (live->change)
+		why = "another change of a disk is under way; wait for its answer";
+	else if (drive->merge)
+		why = "its images are being merged; wait for the end of that, or cancel it";
+	else if (drive->frozen || (drive->gate && gate_is_frozen(drive->gate)))
+		why = "it is frozen; thaw it first";
+	else if (drive->storage_lost)
+		why = "its requests wait for its storage; see to that first, or stop the machine";
+	else if (live->settling)
+		why = "the machine is ending";
+	if (why)
+		return error_set(err, -EBUSY, "drive %u:%u: %s", drive->controller, drive->lun,
+				 why);
+	live->drive_count--;
+	return 0;
+}
+
 int live_new(const struct live_options *o, struct live **ret, struct error *err)
 {
 	struct live *live = calloc(1, sizeof(*live));
@@ -368,10 +401,8 @@ int live_new(const struct live_options *o, struct live **ret, struct error *err)
 	live->drive_count = o->drive_count;
 	loop_timer_init(o->loop, &live->timer, on_timer);
 	live_storage_init(live);
-	for (unsigned i = 0; i < o->drive_count; i++) {
-		o->drives[i]->owner = live;
-		loop_timer_init(o->loop, &o->drives[i]->thaw_timer, on_thaw_time);
-	}
+	for (unsigned i = 0; i < o->drive_count; i++)
+		drive_adopt(live, o->drives[i]);
 	*ret = live;
 	return 0;
 }

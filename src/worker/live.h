@@ -35,7 +35,9 @@ struct live_event {
 
 struct live_options {
 	struct loop *loop;
-	/* Borrowed; the drives stay the caller's, who closes them after live_settle. */
+	/* Borrowed; the drives stay the caller's, who closes them after live_settle, or
+	 * live_remove.
+	 */
 	struct drive *const *drives;
 	unsigned drive_count;
 };
@@ -57,6 +59,11 @@ struct live_storage {
 };
 void live_on_storage(struct live *live, struct live_storage *storage);
 bool live_storage_lost(const struct live *live);
+
+/* The list of drives has one more at its end, or one of them is about to leave it. */
+void live_added(struct live *live);
+/* -EBUSY with words when something is being done to it, or it is frozen. */
+int live_remove(struct live *live, struct drive *drive, struct error *err) _must_check_;
 
 unsigned live_count(const struct live *live);
 struct drive *live_drive(const struct live *live, unsigned index);

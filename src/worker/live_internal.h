@@ -21,6 +21,7 @@ struct live {
 
 	struct live_storage *storage; /* NULL: errors are the guest's */
 	struct loop_timer retry;
+	bool patient;
 
 	bool resetting, settling;
 	void (*settled)(void *context);
@@ -54,6 +55,8 @@ int live_part_error(const struct live_call *call, const struct live_part *part, 
 void live_storage_init(struct live *live);
 /* While it is not, and as long as nobody waits for storage, errors are told to the guest. */
 void live_storage_patient(struct live *live, bool patient);
+/* A drive does as the others do. */
+void live_storage_follow(struct live *live, struct drive *drive);
 
 /* live_merge.c */
 void live_merge_cancel(struct drive *drive);

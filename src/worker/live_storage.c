@@ -68,20 +68,21 @@ void live_storage_init(struct live *live)
 	loop_timer_init(live->loop, &live->retry, on_retry);
 }
 
+void live_storage_follow(struct live *live, struct drive *drive)
+{
+	if (drive->kind != DRIVE_DISK)
+		return;
+	drive->patience = (struct gate_patience){ on_lost, on_back };
+	gate_be_patient(drive->gate, live->patient ? &drive->patience : NULL);
+	drive->storage_lost &= live->patient;
+}
+
 void live_storage_patient(struct live *live, bool patient)
 {
-	if (!live->storage)
-		return;
-	for (unsigned i = 0; i < live->drive_count; i++) {
-		struct drive *drive = live->drives[i];
-
-		if (drive->kind != DRIVE_DISK)
-			continue;
-		drive->patience = (struct gate_patience){ on_lost, on_back };
-		gate_be_patient(drive->gate, patient ? &drive->patience : NULL);
-		drive->storage_lost &= patient;
-	}
-	if (!patient)
+	live->patient = patient && live->storage;
+	for (unsigned i = 0; i < live->drive_count; i++)
+		live_storage_follow(live, live->drives[i]);
+	if (!live->patient)
 		loop_timer_disarm(&live->retry);
 }
 

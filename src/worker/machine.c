@@ -12,6 +12,7 @@
 #include "lib/cleanup.h"
 #include "lib/log.h"
 #include "worker/disk_control.h"
+#include "worker/disk_hot.h"
 #include "worker/disks.h"
 #include "worker/live.h"
 #include "worker/platform.h"
@@ -524,6 +525,7 @@ static int build_bus(struct machine *m, struct error *err)
 	if (d->on_storage_error == VM_ON_STORAGE_ERROR_WAIT)
 		live_on_storage(disks_live(m->disks), &m->storage);
 	m->families[m->family_count++] = disk_family(disks_live(m->disks));
+	m->families[m->family_count++] = disk_hot_family(m->disks);
 	return 0;
 }
 
