@@ -27,7 +27,7 @@
 #include "vhd/vhd.h"
 #include "vhd/vhdx.h"
 #include "worker/control.h"
-#include "worker/live.h"
+#include "worker/disk_control.h"
 #include "worker/vm_description.h"
 
 #include <dirent.h>
@@ -66,6 +66,9 @@ struct machine {
 	enum machine_state state;
 	void (*on_state)(void *context, enum machine_state state);
 	void *context;
+	void (*on_event)(void *context, json_t *event, bool may_miss);
+	void *event_context;
+	struct command_family family;
 	struct live *live;
 	struct drive *drives[DRIVES];
 	int images[DRIVES], empty[EMPTY];
@@ -162,9 +165,28 @@ struct vmbus *machine_bus(struct machine *m)
 	return NULL;
 }
 
-struct live *machine_live(struct machine *m)
+const struct command_family *machine_families(const struct machine *m, unsigned *ret_count)
 {
-	return m->live;
+	*ret_count = 1;
+	return &m->family;
+}
+
+void machine_on_event(struct machine *m, void (*fn)(void *context, json_t *event, bool may_miss),
+		      void *context)
+{
+	m->on_event = fn;
+	m->event_context = context;
+}
+
+static void on_disk_event(void *context, const struct live_event *event)
+{
+	struct machine *m = context;
+	bool may_miss;
+	json_t *o = disk_event(event, &may_miss);
+
+	if (m->on_event)
+		m->on_event(m->event_context, o, may_miss);
+	json_decref(o);
 }
 
 uint32_t vmbus_version(const struct vmbus *bus)
@@ -510,6 +532,8 @@ static void machine_make(struct machine *m, bool vhd)
 	for (unsigned i = 0; i < GUESTS; i++)
 		guest_make(m, i);
 	must(live_new(&o, &m->live, NULL) >= 0);
+	live_on_event(m->live, on_disk_event, m);
+	m->family = disk_family(m->live);
 	must(control_new(m->loop, m, &where, &m->control, NULL) >= 0);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_come(m, &m->clients[i]);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control socket: lines of JSON. A request is {"id": any, "command": "query" | "pause" |
- * "resume" | "reset" | "power-off"}, or one of disk_control.h's; the answer repeats the id and has
- * "ok" and "state", and "error" with words when not ok. Files come with a request as descriptors
- * (SCM_RIGHTS). State changes come unasked as {"event": "state", "state": ...}, what happens to
- * disks likewise. Who can connect controls the machine.
+ * The worker's control socket (control/server.h): "query", "pause", "resume", "reset", "power-off",
+ * and the commands that the machine's parts have. Each answer has the machine's "state", and
+ * changes of it come unasked as {"event": "state", "state": ...}; what happens to its parts
+ * likewise. Who can connect controls the machine.
  */
 #pragma once
 

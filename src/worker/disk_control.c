@@ -13,78 +13,15 @@
 #define RANGES_MAX  1000u /* in one answer */
 #define FREEZE_TIME 10u   /* seconds, when none are said */
 
-struct command {
-	const char *name;
-	const char *keys; /* that it knows, beside "command" and "id"; each between blanks */
-	int (*run)(struct live *live, struct disk_command *c, struct error *err);
+/* A command about drives. */
+struct disk_command {
+	struct live *live; /* NULL until it is begun */
+	struct command *asked;
+	struct live_call call;
+	struct live_part parts[LIVE_DRIVES_MAX];
 };
 
 /* --- what comes in --- */
-
-static int take_number(const json_t *o, const char *key, uint64_t least, uint64_t most,
-		       uint64_t *ret, struct error *err)
-{
-	const json_t *v = json_object_get(o, key);
-	json_int_t n = json_integer_value(v);
-
-	if (!json_is_integer(v) || n < 0 || (uint64_t)n < least || (uint64_t)n > most)
-		return error_set(err, -EINVAL, "\"%s\" must be a whole number from %llu to %llu",
-				 key, (unsigned long long)least, (unsigned long long)most);
-	*ret = (uint64_t)n;
-	return 0;
-}
-
-/* The same, with what it is when it is not there. */
-static int take_number_or(const json_t *o, const char *key, uint64_t otherwise, uint64_t most,
-			  uint64_t *ret, struct error *err)
-{
-	*ret = otherwise;
-	return json_object_get(o, key) ? take_number(o, key, 0, most, ret, err) : 0;
-}
-
-static int take_path(const json_t *o, const char *key, bool needed, const char **ret,
-		     struct error *err)
-{
-	const json_t *v = json_object_get(o, key);
-	const char *text = json_string_value(v);
-
-	*ret = NULL;
-	if (!v && !needed)
-		return 0;
-	if (!text || *text != '/' || strlen(text) > 4095 || strlen(text) != json_string_length(v))
-		return error_set(err, -EINVAL, "\"%s\" must be an absolute path", key);
-	*ret = text;
-	return 0;
-}
-
-/* A descriptor that came with the request, by its place among them. */
-static int take_fd(struct disk_command *c, const json_t *o, const char *key, bool needed, int *ret,
-		   struct error *err)
-{
-	uint64_t n;
-
-	*ret = -1;
-	if (!json_object_get(o, key) && !needed)
-		return 0;
-	if (take_number(o, key, 0, INT32_MAX, &n, err) < 0)
-		return -EINVAL;
-	if (n >= c->fd_count || c->fds[n] < 0)
-		return error_set(err, -EBADF,
-				 "\"%s\" is descriptor %llu of the request, which was not passed "
-				 "with it (SCM_RIGHTS), or is named twice",
-				 key, (unsigned long long)n);
-	*ret = steal_fd(&c->fds[n]);
-	return 0;
-}
-
-static int take_guid(const json_t *o, const char *key, struct guid *ret, struct error *err)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	if (!text || guid_parse(text, ret) < 0)
-		return error_set(err, -EINVAL, "\"%s\" must be the id of a point", key);
-	return 0;
-}
 
 static int drive_named(struct live *live, const json_t *o, struct drive **ret, struct error *err)
 {
@@ -111,10 +48,10 @@ static struct live_part *part_add(struct disk_command *c, struct drive *drive)
 }
 
 /* "disk", as the only part. */
-static int take_disk(struct live *live, struct disk_command *c, struct error *err)
+static int take_disk(struct disk_command *c, struct error *err)
 {
 	struct drive *drive;
-	int r = drive_named(live, json_object_get(c->request, "disk"), &drive, err);
+	int r = drive_named(c->live, json_object_get(c->asked->request, "disk"), &drive, err);
 
 	if (r < 0)
 		return error_prefix(err, "\"disk\"");
@@ -123,23 +60,23 @@ static int take_disk(struct live *live, struct disk_command *c, struct error *er
 }
 
 /* "disks", a list of objects, each with more for `more`; or "disk". */
-static int take_disks(struct live *live, struct disk_command *c,
+static int take_disks(struct disk_command *c,
 		      int (*more)(struct disk_command *c, const json_t *o, struct live_part *part,
 				  struct error *err),
 		      struct error *err)
 {
-	const json_t *list = json_object_get(c->request, "disks");
+	const json_t *list = json_object_get(c->asked->request, "disks");
 	size_t n = json_array_size(list);
 
 	if (!list && !more)
-		return take_disk(live, c, err);
+		return take_disk(c, err);
 	if (!n || n > LIVE_DRIVES_MAX)
 		return error_set(err, -EINVAL, "\"disks\" must be a list of 1 to %u disks",
 				 LIVE_DRIVES_MAX);
 	for (size_t i = 0; i < n; i++) {
 		const json_t *o = json_array_get(list, i);
 		struct drive *drive;
-		int r = drive_named(live, o, &drive, err);
+		int r = drive_named(c->live, o, &drive, err);
 
 		if (r >= 0) {
 			struct live_part *part = part_add(c, drive);
@@ -148,25 +85,6 @@ static int take_disks(struct live *live, struct disk_command *c,
 		}
 		if (r < 0)
 			return error_prefix(err, "disks[%zu]", i);
-	}
-	return 0;
-}
-
-static int keys_check(const struct command *command, const json_t *request, struct error *err)
-{
-	const char *key;
-	json_t *value;
-
-	json_object_foreach((json_t *)request, key, value)
-	{
-		char word[40];
-
-		snprintf(word, sizeof(word), " %s ", key);
-		if (strcmp(key, "command") && strcmp(key, "id") &&
-		    (strlen(key) > 30 || strchr(key, ' ') || !strstr(command->keys, word)))
-			return error_set(err, -EINVAL, "%s has no \"%.30s\"; it has%s",
-					 command->name, key,
-					 *command->keys ? command->keys : " nothing");
 	}
 	return 0;
 }
@@ -301,41 +219,104 @@ static json_t *drive_tell(const struct drive *d, uint64_t chain_from)
 	return o;
 }
 
-static int run_query(struct live *live, struct disk_command *c, struct error *err)
+/* --- the end of a change --- */
+
+static void resize_told(struct disk_command *c)
 {
+	json_object_set_new(c->asked->answer, "size", json_integer((json_int_t)c->parts[0].size));
+}
+
+static void points_told(struct disk_command *c)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < c->call.count; i++) {
+		json_t *o = drive_name(c->parts[i].drive);
+
+		json_object_set_new(o, "point", disk_text(&c->parts[i].point));
+		json_array_append_new(list, o);
+	}
+	json_object_set_new(c->asked->answer, "disks", list);
+}
+
+static void (*const told[LIVE_CHANGES])(struct disk_command *c) = {
+	[LIVE_RESIZE] = resize_told,
+	[LIVE_TRACK_ON] = points_told,
+	[LIVE_TRACK_POINT] = points_told,
+};
+
+static void on_done(struct live_call *call, int result, const struct error *err)
+{
+	struct disk_command *c = container_of(call, struct disk_command, call);
+
+	if (result >= 0 && told[call->change])
+		told[call->change](c);
+	c->asked->done(c->asked, result, err);
+}
+
+/* Descriptors of a request that was refused on the way. */
+static void parts_drop(struct command *asked)
+{
+	struct disk_command *c = asked->state;
+
+	for (unsigned i = 0; i < c->call.count; i++) {
+		const struct live_part *p = &c->parts[i];
+		const int fds[] = { p->fd, p->track_fd, p->image_fd, p->child_fd };
+
+		for (size_t n = 0; n < ARRAY_SIZE(fds); n++)
+			if (fds[n] >= 0)
+				close(fds[n]);
+	}
+}
+
+static struct disk_command *disk_begin(struct command *asked)
+{
+	struct disk_command *c = asked->state;
+
+	c->live = asked->context;
+	c->asked = asked;
+	c->call = (struct live_call){ .parts = c->parts, .done = on_done };
+	return c;
+}
+
+/* --- commands --- */
+
+static int run_query(struct command *asked, struct error *err)
+{
+	struct disk_command *c = disk_begin(asked);
 	json_t *list;
 	uint64_t from;
-	int r = take_number_or(c->request, "chain_from", 0, UINT32_MAX, &from, err);
+	int r = take_number_or(c->asked->request, "chain_from", 0, UINT32_MAX, &from, err);
 
-	if (r >= 0 && json_object_get(c->request, "disk"))
-		r = take_disk(live, c, err);
+	if (r >= 0 && json_object_get(c->asked->request, "disk"))
+		r = take_disk(c, err);
 	if (r < 0)
 		return r;
 	list = json_array();
-	for (unsigned i = 0; i < live_count(live); i++)
-		if (!c->call.count || c->parts[0].drive == live_drive(live, i))
-			json_array_append_new(list, drive_tell(live_drive(live, i), from));
-	json_object_set_new(c->answer, "disks", list);
+	for (unsigned i = 0; i < live_count(c->live); i++)
+		if (!c->call.count || c->parts[0].drive == live_drive(c->live, i))
+			json_array_append_new(list, drive_tell(live_drive(c->live, i), from));
+	json_object_set_new(c->asked->answer, "disks", list);
 	return 0;
 }
 
-static int begin(struct live *live, struct disk_command *c, enum live_change change,
-		 struct error *err)
+static int begin(struct disk_command *c, enum live_change change, struct error *err)
 {
 	int r;
 
 	c->call.change = change;
-	r = live_begin(live, &c->call, err);
+	r = live_begin(c->live, &c->call, err);
 	return r < 0 ? r : 1;
 }
 
-static int run_resize(struct live *live, struct disk_command *c, struct error *err)
+static int run_resize(struct command *asked, struct error *err)
 {
-	int r = take_disk(live, c, err);
+	struct disk_command *c = disk_begin(asked);
+	int r = take_disk(c, err);
 
 	if (r >= 0)
-		r = take_number(c->request, "size", 1, INT64_MAX, &c->parts[0].size, err);
-	return r < 0 ? r : begin(live, c, LIVE_RESIZE, err);
+		r = take_number(c->asked->request, "size", 1, INT64_MAX, &c->parts[0].size, err);
+	return r < 0 ? r : begin(c, LIVE_RESIZE, err);
 }
 
 static int snapshot_more(struct disk_command *c, const json_t *o, struct live_part *part,
@@ -349,74 +330,79 @@ static int snapshot_more(struct disk_command *c, const json_t *o, struct live_pa
 	if (r >= 0)
 		r = take_number_or(o, "block_size", 0, 256 * MIB, &block_size, err);
 	if (r >= 0)
-		r = take_fd(c, o, "descriptor", true, &part->fd, err);
+		r = take_fd(c->asked, o, "descriptor", true, &part->fd, err);
 	if (r >= 0)
-		r = take_fd(c, o, "track", false, &part->track_fd, err);
+		r = take_fd(c->asked, o, "track", false, &part->track_fd, err);
 	if (r >= 0)
 		part->block_size = (uint32_t)block_size;
 	return r;
 }
 
-static int run_snapshot(struct live *live, struct disk_command *c, struct error *err)
+static int run_snapshot(struct command *asked, struct error *err)
 {
-	int r = take_disks(live, c, snapshot_more, err);
+	struct disk_command *c = disk_begin(asked);
+	int r = take_disks(c, snapshot_more, err);
 
-	return r < 0 ? r : begin(live, c, LIVE_SNAPSHOT, err);
+	return r < 0 ? r : begin(c, LIVE_SNAPSHOT, err);
 }
 
-static int run_merge(struct live *live, struct disk_command *c, struct error *err)
+static int run_merge(struct command *asked, struct error *err)
 {
+	struct disk_command *c = disk_begin(asked);
 	struct live_part *part = &c->parts[0];
 	uint64_t image;
-	int r = take_disk(live, c, err);
+	int r = take_disk(c, err);
 
 	if (r >= 0)
-		r = take_number_or(c->request, "image", 0, 65535, &image, err);
+		r = take_number_or(c->asked->request, "image", 0, 65535, &image, err);
 	if (r >= 0)
-		r = take_fd(c, c->request, "parent", false, &part->fd, err);
+		r = take_fd(c->asked, c->asked->request, "parent", false, &part->fd, err);
 	if (r >= 0)
-		r = take_fd(c, c->request, "self", false, &part->image_fd, err);
+		r = take_fd(c->asked, c->asked->request, "self", false, &part->image_fd, err);
 	if (r >= 0)
-		r = take_fd(c, c->request, "child", false, &part->child_fd, err);
+		r = take_fd(c->asked, c->asked->request, "child", false, &part->child_fd, err);
 	if (r >= 0)
-		r = take_fd(c, c->request, "track", false, &part->track_fd, err);
+		r = take_fd(c->asked, c->asked->request, "track", false, &part->track_fd, err);
 	if (r < 0)
 		return r;
 	part->image = (unsigned)image;
-	return begin(live, c, LIVE_MERGE, err);
+	return begin(c, LIVE_MERGE, err);
 }
 
-static int run_cancel(struct live *live, struct disk_command *c, struct error *err)
+static int run_cancel(struct command *asked, struct error *err)
 {
-	int r = take_disk(live, c, err);
+	struct disk_command *c = disk_begin(asked);
+	int r = take_disk(c, err);
 
-	return r < 0 ? r : live_cancel(live, c->parts[0].drive, err);
+	return r < 0 ? r : live_cancel(c->live, c->parts[0].drive, err);
 }
 
-static int run_freeze(struct live *live, struct disk_command *c, struct error *err)
+static int run_freeze(struct command *asked, struct error *err)
 {
+	struct disk_command *c = disk_begin(asked);
 	uint64_t seconds = FREEZE_TIME;
-	int r = take_disks(live, c, NULL, err);
+	int r = take_disks(c, NULL, err);
 
-	if (r >= 0 && json_object_get(c->request, "seconds"))
-		r = take_number(c->request, "seconds", 1, LIVE_FREEZE_MAX, &seconds, err);
+	if (r >= 0 && json_object_get(c->asked->request, "seconds"))
+		r = take_number(c->asked->request, "seconds", 1, LIVE_FREEZE_MAX, &seconds, err);
 	if (r < 0)
 		return r;
 	c->call.seconds = (unsigned)seconds;
-	json_object_set_new(c->answer, "seconds", json_integer((json_int_t)seconds));
-	return begin(live, c, LIVE_FREEZE, err);
+	json_object_set_new(c->asked->answer, "seconds", json_integer((json_int_t)seconds));
+	return begin(c, LIVE_FREEZE, err);
 }
 
 /* All that can be; the first that cannot is told. */
-static int run_thaw(struct live *live, struct disk_command *c, struct error *err)
+static int run_thaw(struct command *asked, struct error *err)
 {
-	int r = take_disks(live, c, NULL, err);
+	struct disk_command *c = disk_begin(asked);
+	int r = take_disks(c, NULL, err);
 	struct error first = { 0 };
 
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < c->call.count; i++) {
-		int one = live_thaw(live, c->parts[i].drive, &first);
+		int one = live_thaw(c->live, c->parts[i].drive, &first);
 
 		if (one < 0 && r >= 0) {
 			r = one;
@@ -428,46 +414,45 @@ static int run_thaw(struct live *live, struct disk_command *c, struct error *err
 
 /* --- tracking --- */
 
-static int track_on(struct live *live, struct disk_command *c, struct error *err)
+static int track_on(struct disk_command *c, struct error *err)
 {
-	int r = take_disk(live, c, err);
+	int r = take_disk(c, err);
 
 	if (r >= 0)
-		r = take_fd(c, c->request, "descriptor", true, &c->parts[0].fd, err);
-	return r < 0 ? r : begin(live, c, LIVE_TRACK_ON, err);
+		r = take_fd(c->asked, c->asked->request, "descriptor", true, &c->parts[0].fd, err);
+	return r < 0 ? r : begin(c, LIVE_TRACK_ON, err);
 }
 
-static int track_off(struct live *live, struct disk_command *c, struct error *err)
+static int track_off(struct disk_command *c, struct error *err)
 {
-	int r = take_disk(live, c, err);
+	int r = take_disk(c, err);
 
-	return r < 0 ? r : begin(live, c, LIVE_TRACK_OFF, err);
+	return r < 0 ? r : begin(c, LIVE_TRACK_OFF, err);
 }
 
-static int track_point_make(struct live *live, struct disk_command *c, struct error *err)
+static int track_point_make(struct disk_command *c, struct error *err)
 {
-	int r = take_disks(live, c, NULL, err);
+	int r = take_disks(c, NULL, err);
 
-	return r < 0 ? r : begin(live, c, LIVE_TRACK_POINT, err);
+	return r < 0 ? r : begin(c, LIVE_TRACK_POINT, err);
 }
 
-static int track_point_drop(struct live *live, struct disk_command *c, struct error *err)
+static int track_point_drop(struct disk_command *c, struct error *err)
 {
-	int r = take_disk(live, c, err);
+	int r = take_disk(c, err);
 
 	if (r >= 0)
-		r = take_guid(c->request, "point", &c->parts[0].point, err);
-	return r < 0 ? r : begin(live, c, LIVE_TRACK_DROP, err);
+		r = take_guid(c->asked->request, "point", &c->parts[0].point, err);
+	return r < 0 ? r : begin(c, LIVE_TRACK_DROP, err);
 }
 
-static int track_to_ask(struct live *live, struct disk_command *c, struct track **ret,
-			struct error *err)
+static int track_to_ask(struct disk_command *c, struct track **ret, struct error *err)
 {
-	int r = take_disk(live, c, err);
+	int r = take_disk(c, err);
 
 	if (r < 0)
 		return r;
-	*ret = live_track(live, c->parts[0].drive, err);
+	*ret = live_track(c->live, c->parts[0].drive, err);
 	return *ret ? 0 : -ENOENT;
 }
 
@@ -488,13 +473,13 @@ static json_t *point_tell(const struct track_point *p)
 	return o;
 }
 
-static int track_list(struct live *live, struct disk_command *c, struct error *err)
+static int track_list(struct disk_command *c, struct error *err)
 {
 	const struct track_point *points;
 	struct track *t;
 	unsigned count;
 	json_t *list;
-	int r = track_to_ask(live, c, &t, err);
+	int r = track_to_ask(c, &t, err);
 
 	if (r < 0)
 		return r;
@@ -502,7 +487,7 @@ static int track_list(struct live *live, struct disk_command *c, struct error *e
 	points = track_points(t, &count);
 	for (unsigned i = 0; i < count; i++)
 		json_array_append_new(list, point_tell(&points[i]));
-	json_object_set_new(c->answer, "points", list);
+	json_object_set_new(c->asked->answer, "points", list);
 	return 0;
 }
 
@@ -524,20 +509,20 @@ static int on_changed(void *context, uint64_t offset, uint64_t length)
 	return 0;
 }
 
-static int track_ask(struct live *live, struct disk_command *c, struct error *err)
+static int track_ask(struct disk_command *c, struct error *err)
 {
 	struct page page = { .limit = RANGES_MAX };
 	uint64_t offset;
 	struct guid point;
 	struct track *t;
-	int r = track_to_ask(live, c, &t, err);
+	int r = track_to_ask(c, &t, err);
 
 	if (r >= 0)
-		r = take_guid(c->request, "point", &point, err);
+		r = take_guid(c->asked->request, "point", &point, err);
 	if (r >= 0)
-		r = take_number_or(c->request, "offset", 0, INT64_MAX, &offset, err);
-	if (r >= 0 && json_object_get(c->request, "limit"))
-		r = take_number(c->request, "limit", 1, RANGES_MAX, &page.limit, err);
+		r = take_number_or(c->asked->request, "offset", 0, INT64_MAX, &offset, err);
+	if (r >= 0 && json_object_get(c->asked->request, "limit"))
+		r = take_number(c->asked->request, "limit", 1, RANGES_MAX, &page.limit, err);
 	if (r < 0)
 		return r;
 	page.ranges = json_array();
@@ -546,72 +531,38 @@ static int track_ask(struct live *live, struct disk_command *c, struct error *er
 		json_decref(page.ranges);
 		return r;
 	}
-	json_object_set_new(c->answer, "changed", page.ranges);
-	json_object_set_new(c->answer, "granularity",
+	json_object_set_new(c->asked->answer, "changed", page.ranges);
+	json_object_set_new(c->asked->answer, "granularity",
 			    json_integer((json_int_t)track_granularity(t)));
-	json_object_set_new(c->answer, "size",
+	json_object_set_new(c->asked->answer, "size",
 			    json_integer((json_int_t)c->parts[0].drive->disk->geometry.size));
 	if (r)
-		json_object_set_new(c->answer, "next", json_integer((json_int_t)page.next));
+		json_object_set_new(c->asked->answer, "next", json_integer((json_int_t)page.next));
 	return 0;
 }
 
 static const struct {
 	const char *name;
-	int (*run)(struct live *live, struct disk_command *c, struct error *err);
+	int (*run)(struct disk_command *c, struct error *err);
 } track_actions[] = {
 	{ "on", track_on },           { "off", track_off },   { "point", track_point_make },
 	{ "drop", track_point_drop }, { "list", track_list }, { "query", track_ask },
 };
 
-static int run_track(struct live *live, struct disk_command *c, struct error *err)
+static int run_track(struct command *asked, struct error *err)
 {
-	const char *action = json_string_value(json_object_get(c->request, "action"));
+	struct disk_command *c = disk_begin(asked);
+	const char *action = json_string_value(json_object_get(c->asked->request, "action"));
 
 	for (size_t i = 0; i < ARRAY_SIZE(track_actions) && action; i++)
 		if (!strcmp(action, track_actions[i].name))
-			return track_actions[i].run(live, c, err);
+			return track_actions[i].run(c, err);
 	return error_set(err, -EINVAL, "\"action\" is one of on, off, point, drop, list and query");
 }
 
-/* --- the end of a change --- */
+/* --- the table --- */
 
-static void resize_told(struct disk_command *c)
-{
-	json_object_set_new(c->answer, "size", json_integer((json_int_t)c->parts[0].size));
-}
-
-static void points_told(struct disk_command *c)
-{
-	json_t *list = json_array();
-
-	for (unsigned i = 0; i < c->call.count; i++) {
-		json_t *o = drive_name(c->parts[i].drive);
-
-		json_object_set_new(o, "point", disk_text(&c->parts[i].point));
-		json_array_append_new(list, o);
-	}
-	json_object_set_new(c->answer, "disks", list);
-}
-
-static void (*const told[LIVE_CHANGES])(struct disk_command *c) = {
-	[LIVE_RESIZE] = resize_told,
-	[LIVE_TRACK_ON] = points_told,
-	[LIVE_TRACK_POINT] = points_told,
-};
-
-static void on_done(struct live_call *call, int result, const struct error *err)
-{
-	struct disk_command *c = container_of(call, struct disk_command, call);
-
-	if (result >= 0 && told[call->change])
-		told[call->change](c);
-	c->done(c, result, err);
-}
-
-/* --- dispatch --- */
-
-static const struct command commands[] = {
+const struct command_type disk_commands[] = {
 	{ "disk-query", " disk chain_from ", run_query },
 	{ "disk-resize", " disk size ", run_resize },
 	{ "disk-snapshot", " disks ", run_snapshot },
@@ -620,43 +571,13 @@ static const struct command commands[] = {
 	{ "disk-freeze", " disk disks seconds ", run_freeze },
 	{ "disk-thaw", " disk disks ", run_thaw },
 	{ "disk-track", " action disk disks descriptor point offset limit ", run_track },
+	{ 0 },
 };
 
-static const struct command *command_find(const char *name)
+struct command_family disk_family(struct live *live)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (!strcmp(name, commands[i].name))
-			return &commands[i];
-	return NULL;
-}
-
-bool disk_command_known(const char *name)
-{
-	return command_find(name);
-}
-
-/* Descriptors of a request that was refused on the way. */
-static void parts_drop(struct disk_command *c)
-{
-	for (unsigned i = 0; i < c->call.count; i++) {
-		const struct live_part *p = &c->parts[i];
-		const int fds[] = { p->fd, p->track_fd, p->image_fd, p->child_fd };
-
-		for (size_t n = 0; n < ARRAY_SIZE(fds); n++)
-			if (fds[n] >= 0)
-				close(fds[n]);
-	}
-}
-
-int disk_command_run(struct live *live, struct disk_command *c, struct error *err)
-{
-	const struct command *command = command_find(c->name);
-	int r = keys_check(command, c->request, err);
-
-	c->call = (struct live_call){ .parts = c->parts, .done = on_done };
-	if (r >= 0)
-		r = command->run(live, c, err);
-	if (r < 0)
-		parts_drop(c);
-	return r;
+	return (struct command_family){ .types = disk_commands,
+					.context = live,
+					.state_size = sizeof(struct disk_command),
+					.refused = parts_drop };
 }

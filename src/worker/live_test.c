@@ -34,7 +34,9 @@ struct bed {
 	bool guest; /* sends requests while commands run */
 	unsigned resized, events, files;
 	json_t *last; /* event that ended something */
-	struct disk_command command;
+	const struct command_type *type;
+	struct command_family family;
+	struct command command;
 	int fds[8];
 	bool done;
 	int result;
@@ -226,12 +228,13 @@ static void bed_free(struct bed *b)
 	json_decref(b->last);
 	json_decref((json_t *)b->command.request);
 	json_decref(b->command.answer);
+	free(b->command.state);
 	free(b);
 }
 
 /* --- commands --- */
 
-static void on_done(struct disk_command *c, int result, const struct error *err)
+static void on_done(struct command *c, int result, const struct error *err)
 {
 	struct bed *b = container_of(c, struct bed, command);
 
@@ -243,6 +246,7 @@ static void on_done(struct disk_command *c, int result, const struct error *err)
 /* The words of ' ' are those of JSON's ". */
 static void start(struct bed *b, const char *format, ...)
 {
+	const struct command_family *family;
 	char text[4096];
 	json_error_t e;
 	va_list ap;
@@ -254,18 +258,22 @@ static void start(struct bed *b, const char *format, ...)
 		*p = *p == '\'' ? '"' : *p;
 	json_decref((json_t *)b->command.request);
 	json_decref(b->command.answer);
-	b->command = (struct disk_command){ .request = json_loads(text, 0, &e),
-					    .answer = json_object(),
-					    .fds = b->fds,
-					    .fd_count = b->command.fd_count,
-					    .done = on_done };
+	free(b->command.state);
+	b->command = (struct command){ .request = json_loads(text, 0, &e),
+				       .answer = json_object(),
+				       .fds = b->fds,
+				       .fd_count = b->command.fd_count,
+				       .done = on_done };
 	if (!b->command.request)
 		fail_msg("%s: %s", text, e.text);
-	b->command.name = json_string_value(json_object_get(b->command.request, "command"));
-	assert_true(disk_command_known(b->command.name));
+	b->family = disk_family(b->live);
+	b->type = command_find(&b->family, 1,
+			       json_string_value(json_object_get(b->command.request, "command")),
+			       &family);
+	assert_non_null(b->type);
 	b->err = (struct error){ 0 };
 	b->done = false;
-	b->result = disk_command_run(b->live, &b->command, &b->err);
+	b->result = command_run(family, b->type, &b->command, &b->err);
 	b->done = b->result <= 0;
 }
 

@@ -6,10 +6,12 @@
  */
 #include "worker/machine.h"
 
+#include "control/command.h"
 #include "firmware/boot.h"
 #include "firmware/memmap.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "worker/disk_control.h"
 #include "worker/disks.h"
 #include "worker/live.h"
 #include "worker/platform.h"
@@ -46,6 +48,10 @@ struct machine {
 	int exit_status;
 	void (*on_state)(void *context, enum machine_state state);
 	void *on_state_context;
+	void (*on_event)(void *context, json_t *event, bool may_miss);
+	void *on_event_context;
+	unsigned family_count;
+	struct command_family families[MACHINE_FAMILIES_MAX];
 };
 
 /* --- states --- */
@@ -84,6 +90,26 @@ static void set_state(struct machine *m, enum machine_state state)
 		m->on_state(m->on_state_context, state);
 	if (state == MACHINE_OFF)
 		loop_stop(m->loop);
+}
+
+void machine_on_event(struct machine *m, void (*fn)(void *context, json_t *event, bool may_miss),
+		      void *context)
+{
+	m->on_event = fn;
+	m->on_event_context = context;
+}
+
+void machine_tell(struct machine *m, json_t *event, bool may_miss)
+{
+	if (m->on_event)
+		m->on_event(m->on_event_context, event, may_miss);
+	json_decref(event);
+}
+
+const struct command_family *machine_families(const struct machine *m, unsigned *ret_count)
+{
+	*ret_count = m->family_count;
+	return m->families;
 }
 
 static void begin_hold(struct machine *m, enum machine_state state)
@@ -419,6 +445,14 @@ static int parse_version(const char *text, uint32_t *ret, struct error *err)
 	return 0;
 }
 
+static void on_disk_event(void *context, const struct live_event *event)
+{
+	bool may_miss;
+	json_t *o = disk_event(event, &may_miss);
+
+	machine_tell(context, o, may_miss);
+}
+
 static int build_bus(struct machine *m, struct error *err)
 {
 	const struct vm_description *d = m->description;
@@ -435,7 +469,12 @@ static int build_bus(struct machine *m, struct error *err)
 		return r;
 	o.bus = m->bus;
 	o.storvsp_version = (uint16_t)((storvsp >> 16 & 0xff) << 8 | (storvsp & 0xff));
-	return disks_open(&o, &m->disks, err);
+	r = disks_open(&o, &m->disks, err);
+	if (r < 0)
+		return r;
+	live_on_event(disks_live(m->disks), on_disk_event, m);
+	m->families[m->family_count++] = disk_family(disks_live(m->disks));
+	return 0;
 }
 
 static void serial_options(const struct vm_serial *s, struct console_options *ret)
@@ -566,9 +605,4 @@ struct partition *machine_partition(struct machine *m)
 struct vmbus *machine_bus(struct machine *m)
 {
 	return m->bus;
-}
-
-struct live *machine_live(struct machine *m)
-{
-	return disks_live(m->disks);
 }

@@ -9,6 +9,9 @@
 #include "partition/partition.h"
 #include "vmbus/vmbus.h"
 
+#include <jansson.h>
+
+struct command_family;
 struct live;
 struct machine;
 struct vm_description;
@@ -56,6 +59,14 @@ int machine_command(struct machine *m, enum machine_command command, struct erro
 /* Called after each change of state; the loop is stopped at OFF. */
 void machine_on_state(struct machine *m, void (*fn)(void *context, enum machine_state state),
 		      void *context);
+/* What those who control it are told, as JSON; `may_miss`: not to those who are slow. One listener.
+ */
+void machine_on_event(struct machine *m, void (*fn)(void *context, json_t *event, bool may_miss),
+		      void *context);
+void machine_tell(struct machine *m, json_t *event, bool may_miss); /* takes the event */
+#define MACHINE_FAMILIES_MAX 16
+/* The commands of its parts (control/command.h). */
+const struct command_family *machine_families(const struct machine *m, unsigned *ret_count);
 enum machine_end machine_end(const struct machine *m, int *ret_exit_status);
 
 /* [any] What a VP found; the machine acts on it from the loop. The calling VP goes on to its gate.
@@ -74,4 +85,3 @@ const struct error *machine_failure(const struct machine *m); /* after MACHINE_E
 uint64_t machine_exits(const struct machine *m);              /* exits to this process so far */
 struct partition *machine_partition(struct machine *m);
 struct vmbus *machine_bus(struct machine *m);
-struct live *machine_live(struct machine *m); /* its drives */
