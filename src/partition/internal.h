@@ -17,6 +17,7 @@ struct partition {
 	struct gmem *gm;
 	struct loop *loop;
 	unsigned vp_count;
+	uint32_t capabilities; /* of the engine */
 	struct cpuid_list cpuid;
 	struct synic *synics; /* vp_count of them */
 	_Atomic uint64_t exits;

@@ -324,8 +324,11 @@ int partition_set_cpuid(struct partition *p, struct error *err)
 
 static int partition_init(struct partition *p, const struct partition_options *o, struct error *err)
 {
-	int r = o->engine->supported_cpuid(&p->cpuid, err);
+	/* Later nothing can be opened any more, which both want. */
+	int r = o->engine->probe(&p->capabilities, err);
 
+	if (r >= 0)
+		r = o->engine->supported_cpuid(&p->cpuid, err);
 	if (r < 0)
 		return r;
 	r = o->engine->create(o->gm, o->vp_count, &p->engine, err);

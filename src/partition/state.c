@@ -172,14 +172,12 @@ static int set_vp(void *arg, unsigned vp, struct error *err)
 	return e->engine->vp_set_state(e, vp, &job->vps[vp].state, err);
 }
 
-static int engine_can_save(const struct partition *p, uint32_t *ret_capabilities, struct error *err)
+static int engine_can_save(const struct partition *p, struct error *err)
 {
-	const struct engine *e = p->engine->engine;
-	int r = e->probe(ret_capabilities, err);
-
-	if (r >= 0 && !(*ret_capabilities & ENGINE_CAP_SAVE))
-		r = error_set(err, -ENOTSUP, "the engine %s cannot save a machine", e->name);
-	return r;
+	if (p->capabilities & ENGINE_CAP_SAVE)
+		return 0;
+	return error_set(err, -ENOTSUP, "the engine %s cannot save a machine",
+			 p->engine->engine->name);
 }
 
 static int save_partition(struct partition *p, struct save_writer *w, struct error *err)
@@ -187,8 +185,7 @@ static int save_partition(struct partition *p, struct save_writer *w, struct err
 	_cleanup_free_ struct saved_partition *s = calloc(1, sizeof(*s));
 	const struct engine *e = p->engine->engine;
 	struct engine_clock clock;
-	int r = s ? engine_can_save(p, &s->capabilities, err)
-		  : error_set(err, -ENOMEM, "out of memory");
+	int r = s ? engine_can_save(p, err) : error_set(err, -ENOMEM, "out of memory");
 
 	if (r >= 0)
 		r = e->clock_get(p->engine, &clock, err);
@@ -196,6 +193,7 @@ static int save_partition(struct partition *p, struct save_writer *w, struct err
 		return r;
 	strncpy((char *)s->engine, e->name, sizeof(s->engine) - 1);
 	s->vp_count = p->vp_count;
+	s->capabilities = p->capabilities;
 	s->reference_time = clock.reference_time;
 	s->tsc_khz = clock.tsc_khz;
 	s->leaf_count = p->cpuid.count;
@@ -313,8 +311,8 @@ static int check_partition(const struct partition *p, const struct saved_partiti
 			   struct error *err)
 {
 	const char *name = p->engine->engine->name;
-	uint32_t capabilities;
-	int r = engine_can_save(p, &capabilities, err);
+	uint32_t lacking = s->capabilities & ~p->capabilities;
+	int r = engine_can_save(p, err);
 
 	if (r < 0)
 		return r;
@@ -327,11 +325,11 @@ static int check_partition(const struct partition *p, const struct saved_partiti
 		return error_set(err, -EINVAL,
 				 "the machine was saved with %u processors and now has %u",
 				 s->vp_count, p->vp_count);
-	if (s->capabilities & ~capabilities)
+	if (lacking)
 		return error_set(err, -ENOTSUP,
 				 "the engine lacks what it had when the machine was saved "
 				 "(capabilities 0x%x)",
-				 s->capabilities & ~capabilities);
+				 lacking);
 	return 0;
 }
 

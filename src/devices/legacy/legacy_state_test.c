@@ -169,6 +169,10 @@ static void test_everything_comes_back(void **state)
 	assert_int_equal(b.delivered, 0);
 	assert_int_equal(uart_receive(b.uart, (const uint8_t *)"e", 1), 1);
 	assert_int_equal(b.delivered, 1);
+	uart_hold(b.uart, true);
+	assert_int_equal(uart_receive(b.uart, (const uint8_t *)"f", 1), 0);
+	uart_hold(b.uart, false);
+	assert_int_equal(uart_receive(b.uart, (const uint8_t *)"f", 1), 1);
 	assert_int_equal(in(&b, UART_COM1 + 7), 0x5a);
 	assert_int_equal(in(&b, 0x71), 0x15);
 	out(&b, 0x70, 0x20);

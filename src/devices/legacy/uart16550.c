@@ -77,6 +77,7 @@ struct uart {
 	bool overrun;
 	bool thr_pending; /* the transmitter became empty and nobody was told */
 	bool irq_level;
+	bool held;
 	uint8_t fifo[UART_FIFO]; /* received bytes */
 	unsigned fifo_at, fifo_count;
 };
@@ -165,7 +166,7 @@ static void fifo_put(struct uart *u, uint8_t byte)
 
 static bool can_receive(const struct uart *u)
 {
-	return !(u->mcr & MCR_LOOP) && u->fifo_count < fifo_depth(u);
+	return !u->held && !(u->mcr & MCR_LOOP) && u->fifo_count < fifo_depth(u);
 }
 
 /* Tells the source of input when there is room that was not there before. */
@@ -346,6 +347,16 @@ bool uart_can_receive(struct uart *u)
 {
 	LOCK_SCOPE(&u->lock);
 	return can_receive(u);
+}
+
+void uart_hold(struct uart *u, bool held)
+{
+	bool could;
+
+	LOCK_SCOPE(&u->lock);
+	could = can_receive(u);
+	u->held = held;
+	drained_update(u, could);
 }
 
 /* 8.0, table III: the state after master reset */

@@ -36,3 +36,5 @@ struct pio_device *uart_pio(struct uart *u); /* borrowed */
 /* Any thread. Returns how many of the bytes were taken; `drained` tells when to offer the rest. */
 size_t uart_receive(struct uart *u, const uint8_t *data, size_t len);
 bool uart_can_receive(struct uart *u);
+/* While held it takes no input; what others want to send waits with them. Any thread. */
+void uart_hold(struct uart *u, bool held);
