@@ -260,11 +260,12 @@ static void on_save_progress(void *context, unsigned percent)
 static void restore_ends(void *context, int result, const struct error *err)
 {
 	struct machine *m = context;
+	struct error why = *err; /* what is freed now has it */
 
 	saving_free(steal_ptr(m->saving));
 	if (result < 0 || m->off_wanted) {
 		if (result < 0 && !m->off_wanted)
-			fail(m, err);
+			fail(m, &why);
 		begin_stop(m, m->off_wanted ? MACHINE_END_POWER_OFF : MACHINE_END_ERROR);
 		return;
 	}
@@ -319,6 +320,7 @@ static void stop_when_bus_is_quiet(void *context)
 static void on_saved(void *context, int result, const struct error *err)
 {
 	struct machine *m = context;
+	struct error why = *err; /* what is freed now has it */
 
 	saving_free(steal_ptr(m->saving));
 	if (result >= 0) {
@@ -327,7 +329,7 @@ static void on_saved(void *context, int result, const struct error *err)
 		vmbus_reset(m->bus, stop_when_bus_is_quiet, m);
 		return;
 	}
-	save_ends(m, result, err);
+	save_ends(m, result, &why);
 	platform_hold_input(m->platform, false);
 	set_state(m, MACHINE_PAUSED);
 	if (m->off_wanted)
@@ -417,6 +419,8 @@ static void reset_when_bus_is_quiet(void *context)
 	}
 }
 
+static void on_request(struct loop_task *t);
+
 static void on_all_parked(struct loop_task *t)
 {
 	struct machine *m = container_of(t, struct machine, parked_task);
@@ -424,7 +428,10 @@ static void on_all_parked(struct loop_task *t)
 	switch (m->state) {
 	case MACHINE_PAUSING:
 		set_state(m, MACHINE_PAUSED);
-		if (m->save_wanted)
+		/* What a VP asked for on its way to the gate comes first. */
+		if (atomic_load(&m->requests))
+			on_request(&m->request_task);
+		else if (m->save_wanted)
 			begin_saving(m);
 		break;
 	case MACHINE_RESETTING:
@@ -528,7 +535,8 @@ static void on_request(struct loop_task *t)
 	struct machine *m = container_of(t, struct machine, request_task);
 	unsigned requests = atomic_exchange(&m->requests, 0);
 
-	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSING)
+	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSING &&
+	    m->state != MACHINE_PAUSED)
 		return; /* stopping or resetting anyway */
 	if (requests & REQUEST_FAILED)
 		begin_stop(m, MACHINE_END_ERROR);
