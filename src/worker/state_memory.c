@@ -245,6 +245,18 @@ static struct slot *slot_free(struct state_file *f)
 
 /* --- writing --- */
 
+/* To the piece in which there is something again. */
+static void skip_untouched(struct state_file *f, const struct gmem_range *r)
+{
+	uint64_t at = gmem_next_touched(f->o.gm, f->range, f->offset);
+
+	at = MIN(round_down64(at, PIECE), round_down64(r->size - 1, PIECE));
+	if (at <= f->offset)
+		return;
+	f->scanned += at - f->offset;
+	f->offset = at;
+}
+
 /* The next piece that is not all zeros; false at the end of memory. Looks at 64 MiB at most. */
 static bool piece_next(struct state_file *f, struct memory_piece *piece, uint8_t **ret_host,
 		       bool *ret_any)
@@ -255,8 +267,12 @@ static bool piece_next(struct state_file *f, struct memory_piece *piece, uint8_t
 	*ret_any = false;
 	for (unsigned looked = 0; f->range < count && looked < 16; looked++) {
 		const struct gmem_range *r = &ranges[f->range];
-		uint8_t *host = (uint8_t *)r->host + f->offset;
-		uint64_t size = MIN(PIECE, r->size - f->offset);
+		uint8_t *host;
+		uint64_t size;
+
+		skip_untouched(f, r);
+		host = (uint8_t *)r->host + f->offset;
+		size = MIN(PIECE, r->size - f->offset);
 
 		*piece = (struct memory_piece){ .gpa = r->gpa + f->offset,
 						.pages = (uint32_t)(size / GMEM_PAGE_SIZE) };
