@@ -344,21 +344,25 @@ static int run_remove(struct command *c)
 int vm_patch(struct command *c, const char *id, json_t *patch, const char *etag, json_t **ret)
 {
 	_cleanup_free_ char *path = client_path("/vms/", id, "");
-	struct client_request q = {
-		.method = "PATCH", .path = path, .body = patch, .if_match = etag
-	};
+	_cleanup_free_ char *forced = client_path("/vms/", id, "?force=true");
+	struct client_request q = { .method = "PATCH", .body = patch, .if_match = etag };
 	struct client_answer a;
 	int r;
 
 	if (!command_client(c))
 		return c->err.code;
+	q.path = command_flag(c, "force") ? forced : path;
 	r = client_ask(c->client, &q, &a, &c->err);
 	if (r < 0)
 		return r;
-	if (ret)
+	if (a.status == 202)
+		r = job_follow(c, a.body, id, NULL);
+	if (r >= 0 && ret && a.status == 202)
+		r = client_get(c->client, path, ret, &c->err);
+	else if (r >= 0 && ret)
 		*ret = json_incref(a.body);
 	client_answer_deinit(&a);
-	return 0;
+	return r;
 }
 
 static int run_rename(struct command *c)
@@ -546,9 +550,23 @@ static const struct command_option create_options[] = {
 	{ 0 },
 };
 
+#define FORCE_OPTION                                                                               \
+	{                                                                                          \
+		"force", WORD_NONE, NULL,                                                          \
+			"while it runs: also what its guest holds, like a disc it has mounted"     \
+	}
 static const struct command_option set_options[] = {
 	{ "remove-disk", WORD_TEXT, "DISK", "take this drive away, like 0:1; repeatable" },
 	{ "remove-adapter", WORD_TEXT, "NAME", "take this network adapter away; repeatable" },
+	FORCE_OPTION,
+	JOB_OPTIONS,
+	{ 0 },
+};
+
+static const struct command_option disc_options[] = {
+	{ "drive", WORD_TEXT, "DRIVE", "which, like 0:1; not needed when there is one" },
+	FORCE_OPTION,
+	JOB_OPTIONS,
 	{ 0 },
 };
 
@@ -582,11 +600,20 @@ static const struct command_verb verbs[] = {
 	{ .name = "set", ONE, .summary = "Change a machine's settings", .settings = SETTINGS_CHANGE,
 	  .schema = &vm_settings_schema,
 	  .notes = "Disks and adapters that are named are added; an adapter replaces one of its name. "
-		   "COM ports replace those that there are. An empty text takes a setting away.",
+		   "COM ports replace those that there are. An empty text takes a setting away. Drives "
+		   "come and go also while the machine runs.",
 	  .examples = "partita vm set web --cpus 4 --memory 4G\n"
 		      "partita vm set web --notes 'front of the shop' --automatic-start start\n"
 		      "partita vm set web --disk data.vhdx --remove-disk 0:3\n",
 	  .options = set_options, .run = vm_run_set },
+	{ .name = "insert", .words = "NAME ISO", .words_min = 2, .words_max = 2, .word = WORD_VM,
+	  .summary = "Put a disc into a machine's DVD drive, also while it runs",
+	  .examples = "partita vm insert web debian-12.iso\n"
+		      "partita vm insert web tools.iso --drive 0:5 --force\n",
+	  .options = disc_options, .run = vm_run_insert },
+	{ .name = "eject", ONE, .summary = "Take the disc out of a machine's DVD drive",
+	  .examples = "partita vm eject web\npartita vm eject web --drive 0:5 --force\n",
+	  .options = disc_options, .run = vm_run_eject },
 	ACTION("start", "Start machines; a saved one is restored, a paused one goes on",
 	       "partita vm start web\npartita vm start 'lab-*' --no-wait\n"),
 	ACTION("stop", "Power machines off, at once", "partita vm stop web\n"),

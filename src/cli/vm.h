@@ -10,7 +10,7 @@ int vm_each_named(struct command *c,
 		  int (*each)(struct command *c, const char *id, const char *name));
 /* GET /vms/NAME. */
 int vm_get(struct command *c, const char *name, struct client_answer *ret);
-/* PATCH. */
+/* PATCH, with --force if the verb has that and it was given; follows the job if it becomes one. */
 int vm_patch(struct command *c, const char *id, json_t *patch, const char *etag, json_t **ret);
 /* Begins an action and follows its job. */
 int vm_do(struct command *c, const char *id, const char *name, const char *action);
@@ -20,6 +20,8 @@ void settings_print(const struct schema_object *schema, const json_t *settings, 
 int vm_run_create(struct command *c);
 int vm_run_set(struct command *c);
 int vm_run_console(struct command *c);
+int vm_run_insert(struct command *c);
+int vm_run_eject(struct command *c);
 
 /*
  * Places drives ({path, location?, controller?}) among a machine's controllers, which are changed;

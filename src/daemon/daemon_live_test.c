@@ -359,22 +359,256 @@ static void test_one_that_cannot_start(void **state)
 	struct test *t = *state;
 	struct vm *vm = make(t, "a", "restart");
 	json_t *patch = json_pack("{s:{s:s}}", "boot", "kernel", "missing");
+	const struct vm_change_options plain = { 0 };
 	struct error err = { 0 };
 	struct job *job;
 
-	assert_int_equal(vm_change(t->d, &ada, vm, patch, 0, &err), 0);
+	assert_int_equal(vm_change(t->d, &ada, vm, patch, &plain, &job, &err), 0);
 	json_decref(patch);
 	assert_int_equal(vm_act(t->d, &ada, vm, VM_START, &job, &err), -ENOENT);
 	assert_non_null(strstr(err.message, "missing"));
 	assert_int_equal(vm->state, VM_OFF);
 	/* A file that is none: the worker says so, and it is off. */
 	patch = json_pack("{s:{s:s}}", "boot", "kernel", "vm.json");
-	assert_int_equal(vm_change(t->d, &ada, vm, patch, 0, &err), 0);
+	assert_int_equal(vm_change(t->d, &ada, vm, patch, &plain, &job, &err), 0);
 	json_decref(patch);
 	job = act(vm, VM_START);
 	wait_state(t, vm, VM_OFF);
 	assert_int_equal(job->state, JOB_FAILED);
 	assert_true(strlen(job->error.message) > 0);
+}
+
+/* --- while it runs --- */
+
+static char *file_make(struct test *t, const char *name)
+{
+	char *path = NULL;
+	int fd;
+
+	assert_true(asprintf(&path, "%s/%s", t->folder, name) > 0);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 1 << 20), 0);
+	close(fd);
+	return path;
+}
+
+/* The words of ' ' are those of JSON's "; $ is the test's folder. */
+static json_t *drives(struct test *t, const char *text)
+{
+	char json[4096] = "";
+	size_t n = 0;
+
+	for (; *text; text++)
+		n += (size_t)snprintf(json + n, sizeof(json) - n, *text == '$' ? "%s" : "%.1s",
+				      *text == '$'    ? t->folder
+				      : *text == '\'' ? "\""
+						      : text);
+	return json_pack("{s:[{s:o}]}", "scsi_controllers", "drives", json_loads(json, 0, NULL));
+}
+
+/* The job that a change goes on as, when that has ended; NULL: it was done at once. */
+static struct job *set_drives(struct test *t, struct vm *vm, const char *text, bool force)
+{
+	const struct vm_change_options o = { .force = force };
+	json_t *patch = drives(t, text);
+	int64_t deadline = now_s() + WAIT_S;
+	struct error err = { 0 };
+	struct job *job;
+
+	if (vm_change(t->d, &ada, vm, patch, &o, &job, &err) < 0)
+		fail_msg("%s", err.message);
+	json_decref(patch);
+	while (job && job->state == JOB_RUNNING && now_s() < deadline)
+		assert_true(loop_once(t->loop, 1000) >= 0);
+	return job;
+}
+
+static void set_ok(struct test *t, struct vm *vm, const char *text)
+{
+	struct job *job = set_drives(t, vm, text, false);
+
+	assert_non_null(job);
+	if (job->state != JOB_COMPLETED)
+		fail_msg("%s: %s", text, job->error.message);
+}
+
+static void set_fails(struct test *t, struct vm *vm, const char *text, const char *words)
+{
+	struct job *job = set_drives(t, vm, text, false);
+
+	assert_non_null(job);
+	assert_int_equal(job->state, JOB_FAILED);
+	if (!strstr(job->error.message, words))
+		fail_msg("\"%s\" has not \"%s\"", job->error.message, words);
+}
+
+struct asked {
+	struct worker_request request;
+	bool done;
+	json_t *answer;
+};
+
+static void on_asked(struct worker_request *r, int result, json_t *answer, const struct error *err)
+{
+	struct asked *a = container_of(r, struct asked, request);
+
+	(void)err;
+	assert_int_equal(result, 0);
+	a->answer = json_incref(answer);
+	a->done = true;
+}
+
+/* What the worker has, like "0 a.raw, 3 -, " by LUN and name of the file. */
+static void assert_has(struct test *t, struct vm *vm, const char *wanted)
+{
+	json_t *request = json_pack("{s:s}", "command", "disk-query"), *disk;
+	struct asked a = { .request.done = on_asked };
+	char has[512] = "";
+	size_t i;
+
+	worker_ask(vm->worker, &a.request, request, NULL, 0, 10000);
+	json_decref(request);
+	while (!a.done)
+		assert_true(loop_once(t->loop, 1000) >= 0);
+	json_array_foreach(json_object_get(a.answer, "disks"), i, disk)
+	{
+		const char *file = json_string_value(
+			json_object_get(json_array_get(json_object_get(disk, "chain"), 0), "file"));
+		size_t n = strlen(has);
+
+		snprintf(has + n, sizeof(has) - n, "%lld %s, ",
+			 json_integer_value(json_object_get(disk, "lun")),
+			 file ? strrchr(file, '/') + 1 : "-");
+	}
+	json_decref(a.answer);
+	assert_string_equal(has, wanted);
+}
+
+static struct vm *make_with_files(struct test *t)
+{
+	static const char *const names[] = { "a.raw", "b.raw", "c.raw", "a.iso", "b.iso" };
+	struct vm *vm = make(t, "a", "none");
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		free(file_make(t, names[i]));
+	assert_null(
+		set_drives(t, vm, "[{'location': 0, 'path': '$/a.raw', 'format': 'raw'}]", false));
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	return vm;
+}
+
+static int count_event(void *context, const struct event *event)
+{
+	(void)event;
+	++*(unsigned *)context;
+	return 0;
+}
+
+#define A "{'location': 0, 'path': '$/a.raw', 'format': 'raw'}"
+#define B "{'location': 7, 'path': '$/b.raw', 'format': 'raw'}"
+
+static void test_drives_come_and_go(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make_with_files(t);
+
+	set_ok(t, vm, "[" A ", " B ", {'location': 5, 'kind': 'dvd'}]");
+	assert_has(t, vm, "0 a.raw, 7 b.raw, 5 -, ");
+	assert_int_equal(vm->settings.scsi_controllers[0].drives_count, 3);
+	set_ok(t, vm, "[" A ", " B ", {'location': 5, 'kind': 'dvd', 'path': '$/a.iso'}]");
+	set_ok(t, vm, "[" B ", {'location': 5, 'kind': 'dvd', 'path': '$/b.iso'}]");
+	assert_has(t, vm, "7 b.raw, 5 b.iso, ");
+	/* A file that moves, while another takes its place. */
+	set_ok(t, vm,
+	       "[{'location': 1, 'path': '$/b.raw', 'format': 'raw'}, "
+	       "{'location': 7, 'path': '$/a.raw', 'format': 'raw'}]");
+	assert_has(t, vm, "1 b.raw, 7 a.raw, ");
+	set_ok(t, vm, "[]");
+	assert_has(t, vm, "");
+	act(vm, VM_STOP);
+	wait_state(t, vm, VM_OFF);
+	assert_int_equal(vm->settings.scsi_controllers[0].drives_count, 0);
+}
+
+static void test_what_fails_is_taken_back(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make_with_files(t);
+	char text[512];
+	int fd;
+
+	/* What cannot come keeps the disk from going. */
+	snprintf(text, sizeof(text), "%s/c.raw", t->folder);
+	fd = open(text, O_RDWR | O_CLOEXEC);
+	assert_int_equal(
+		fcntl(fd, F_OFD_SETLK, &(struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET }),
+		0);
+	set_fails(t, vm, "[" B ", {'location': 9, 'path': '$/c.raw', 'format': 'raw'}]",
+		  "another process has");
+	close(fd);
+	assert_has(t, vm, "0 a.raw, ");
+	assert_int_equal(vm->settings.scsi_controllers[0].drives_count, 1);
+	assert_int_equal(vm->settings.scsi_controllers[0].drives[0].location, 0);
+	set_fails(t, vm, "[" A ", {'location': 9, 'path': '$/c.raw', 'format': 'vhdx'}]", "VHDX");
+	assert_has(t, vm, "0 a.raw, ");
+	set_fails(t, vm, "[{'location': 0, 'path': '$/a.raw', 'format': 'raw', 'read_only': true}]",
+		  "remove it and add it again");
+}
+
+/* A worker that is not what the settings say, as after a crash in the middle. */
+static void test_next_service_puts_right(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make_with_files(t);
+	char path[512], old[8192] = "";
+	struct error err = { 0 };
+	int64_t deadline = now_s() + WAIT_S;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/vm.json", vm->folder);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = read(fd, old, sizeof(old));
+	assert_true(n > 0);
+	close(fd);
+	set_ok(t, vm, "[" B "]");
+	end(t);
+	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	assert_int_equal(write(fd, old, (size_t)n), n);
+	close(fd);
+	begin(t);
+	vm = named(t, "a");
+	wait_state(t, vm, VM_RUNNING);
+	for (unsigned found = 0; !found && now_s() < deadline;) {
+		const struct event_filter f = { .kind = "vm-settled" };
+
+		assert_true(loop_once(t->loop, 100) >= 0);
+		if (events_query(t->d->events, &f, count_event, &found, &err) < 0)
+			fail_msg("%s", err.message);
+	}
+	assert_has(t, vm, "0 a.raw, ");
+}
+
+static void test_the_end_of_a_change_when_it_stops(void **state)
+{
+	const struct vm_change_options o = { .force = false };
+	struct test *t = *state;
+	struct vm *vm = make_with_files(t);
+	json_t *patch = drives(t, "[" A ", " B "]");
+	struct error err = { 0 };
+	struct job *job, *other;
+
+	assert_int_equal(vm_change(t->d, &ada, vm, patch, &o, &job, &err), 0);
+	assert_int_equal(vm_change(t->d, &ada, vm, patch, &o, &other, &err), -EBUSY);
+	json_decref(patch);
+	kill(worker_pid(vm->worker), SIGKILL);
+	wait_state(t, vm, VM_OFF);
+	assert_int_not_equal(job->state, JOB_RUNNING);
+	/* The old or the new. */
+	assert_int_equal(vm->settings.scsi_controllers[0].drives_count,
+			 job->state == JOB_COMPLETED ? 2 : 1);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -389,6 +623,10 @@ int main(int argc, char **argv)
 		TEST(test_one_that_dies_is_told_of),
 		TEST(test_one_that_dies_is_started_again),
 		TEST(test_one_that_cannot_start),
+		TEST(test_drives_come_and_go),
+		TEST(test_what_fails_is_taken_back),
+		TEST(test_next_service_puts_right),
+		TEST(test_the_end_of_a_change_when_it_stops),
 	};
 
 	if (argc != 3)

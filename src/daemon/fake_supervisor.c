@@ -195,6 +195,12 @@ const char *supervisor_notes(const struct supervisor *s)
 	return "workers are not real";
 }
 
+int worker_file_open(const struct worker_file *file, char **ret_path, struct error *err)
+{
+	(void)ret_path;
+	return error_set(err, -EOPNOTSUPP, "\"%s\": these workers take no files", file->path);
+}
+
 int worker_start(struct supervisor *s, const struct worker_start *start, struct worker **ret,
 		 struct error *err)
 {
@@ -264,6 +270,8 @@ void worker_ask(struct worker *w, struct worker_request *r, json_t *request, con
 		w->cancels++;
 		return;
 	}
+	if (strstr(command, "-query"))
+		return; /* these workers never say what they have */
 	assert(!w->request);
 	w->request = r;
 	snprintf(w->asked, sizeof(w->asked), "%s", command);

@@ -80,6 +80,16 @@ struct worker_start {
 	void *context;
 };
 
+/* A file for a worker that runs, opened as those of its description are. */
+struct worker_file {
+	const char *folder, *path; /* a relative path is below the folder */
+	bool read_only;
+	bool locked; /* -EBUSY when another process has it open for writing, or we want to */
+};
+/* The descriptor, and its path without links (malloc'ed); or negative with words. */
+int worker_file_open(const struct worker_file *file, char **ret_path,
+		     struct error *err) _must_check_;
+
 /*
  * Starts a worker; its states follow as events. What can be seen at once is an error with words: a
  * file that is missing or held by another, no keeper, no memory. -EEXIST: one runs already.

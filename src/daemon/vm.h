@@ -67,10 +67,17 @@ int vm_register(struct daemon *d, const struct caller *c, const char *folder, bo
 		struct vm **ret, struct error *err) _must_check_;
 /*
  * A merge patch (RFC 7396). `revision` nonzero: -ESTALE unless it is still that. -EBADFD when a
- * setting may not change in this state, -EACCES when its operation is not the caller's.
+ * setting may not change in this state, -EACCES when its operation is not the caller's. Where the
+ * worker has to change too it goes on as the job *ret, and nothing has changed until that has
+ * ended well; else *ret is NULL.
  */
+struct vm_change_options {
+	uint64_t revision;
+	bool force; /* also take away what the guest holds */
+};
 int vm_change(struct daemon *d, const struct caller *c, struct vm *vm, json_t *patch,
-	      uint64_t revision, struct error *err) _must_check_;
+	      const struct vm_change_options *options, struct job **ret,
+	      struct error *err) _must_check_;
 /* Off machines only. `files`: with its folder; else it is only forgotten. */
 int vm_remove(struct daemon *d, const struct caller *c, struct vm *vm, bool files,
 	      struct error *err) _must_check_;

@@ -349,6 +349,8 @@ static void report_steady(struct vm *vm, enum vm_state state)
 	    (vm->job && !vm_state_steady(was) && vm_state_end(was) != state))
 		return;
 	vm_state_set(vm, state, NULL);
+	if (was == VM_STARTING && !vm->job)
+		vm_hot_settle(vm); /* it was taken over */
 	if (vm_state_steady(was))
 		tell(vm, SEVERITY_INFORMATION, state == VM_PAUSED ? "vm-paused" : "vm-resumed",
 		     state == VM_PAUSED ? "is paused" : "runs again");
@@ -491,6 +493,7 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 		worker_ask_cancel(&e->request);
 	e->asking = e->stop_again = false;
 	vm_timer_clear(vm);
+	vm_hot_end(vm, "the machine ended meanwhile");
 	vm->worker = NULL;
 	if (e->cancelling)
 		worker_ask_cancel(&e->cancel);
@@ -826,6 +829,7 @@ void vm_let_go(struct vm *vm)
 	if (e->cancelling)
 		worker_ask_cancel(&e->cancel);
 	e->asking = e->cancelling = false;
+	vm_hot_end(vm, NULL);
 	vm_timer_clear(vm);
 	vm->worker = NULL;
 }

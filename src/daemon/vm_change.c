@@ -2,12 +2,17 @@
 /*
  * Changes of a machine's settings. All is decided before anything is changed: the patch is applied
  * to a copy, the copy is judged like a file, what differs is held against what the schema says of
- * when and by whom. Then the event is durable, then the file, then memory follows.
+ * when and by whom. Then the event is durable, then the file, then memory follows. Where a running
+ * worker has to change with it, that goes first, as a job (hot.h), and is taken back when anything
+ * after it fails; a crash in between leaves the old settings, and the next service puts the worker
+ * right.
  */
 #include "daemon/vm_internal.h"
 
+#include "daemon/hot.h"
 #include "daemon/settings_change.h"
 #include "daemon/vm_check.h"
+#include "daemon/vm_describe.h"
 #include "daemon/vm_file.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
@@ -178,13 +183,223 @@ static int check_present(const struct vm *vm, struct error *err)
 	return 0;
 }
 
+/* --- of a running worker --- */
+
+/* Begun with vm_change, which it outlives; or without a change, to put a worker right. */
+struct vm_hot_change {
+	struct vm *vm;
+	struct hot *hot;
+	json_t *old, *new; /* descriptions */
+	struct change change;
+	struct caller caller;
+	struct error err;
+	struct job *job; /* NULL: no change, and nobody waits */
+};
+
+static void hot_change_free(struct vm_hot_change *hc)
+{
+	entry_of(hc->vm)->hot = NULL;
+	hot_free(hc->hot);
+	json_decref(hc->old);
+	json_decref(hc->new);
+	json_decref(hc->change.told);
+	vm_settings_deinit(&hc->change.settings);
+	free(hc);
+}
+
+static void hot_change_end(struct vm_hot_change *hc, int result)
+{
+	struct job *job = hc->job;
+	struct jobs *jobs = hc->vm->daemon->jobs;
+	struct error err = hc->err;
+
+	hot_change_free(hc);
+	job_end(jobs, job, result, &err);
+}
+
+static int hot_change_run(struct vm_hot_change *hc, json_t *wanted, bool force,
+			  void (*done)(void *, int, unsigned, const struct error *))
+{
+	const struct hot_options o = {
+		.vm = hc->vm, .wanted = wanted, .force = force, .done = done, .context = hc
+	};
+
+	return hot_begin(&o, &hc->hot, &hc->err);
+}
+
+static void on_undone(void *context, int result, unsigned steps, const struct error *err)
+{
+	struct vm_hot_change *hc = context;
+	struct vm *vm = hc->vm;
+
+	(void)steps;
+	hc->hot = NULL;
+	if (result < 0)
+		event_add(vm->daemon->events, SEVERITY_ERROR, "vm-change-not-undone", vm->id, NULL,
+			  NULL, "a failed change of \"%s\" could not be taken back: %s",
+			  vm->settings.name, err->message);
+	hot_change_end(hc, hc->err.code);
+}
+
+static void on_changed(void *context, int result, unsigned steps, const struct error *err)
+{
+	struct vm_hot_change *hc = context;
+
+	hc->hot = NULL;
+	if (result < 0)
+		hc->err = *err;
+	else
+		result = change_make(&hc->change);
+	hc->err.code = result;
+	if (result < 0 && steps && hot_change_run(hc, hc->old, true, on_undone) == 0)
+		return;
+	hot_change_end(hc, result);
+}
+
+static void on_job_cancel(struct job *job)
+{
+	struct vm_hot_change *hc = job->operation;
+
+	if (hc->hot)
+		hot_cancel(hc->hot);
+}
+
+static struct vm_hot_change *hot_change_new(struct vm *vm, json_t *old, json_t *new)
+{
+	struct vm_hot_change *hc = calloc(1, sizeof(*hc));
+
+	if (!hc)
+		return NULL;
+	hc->vm = vm;
+	hc->old = json_incref(old);
+	hc->new = json_incref(new);
+	return hc;
+}
+
+/* What the change holds becomes the job's. */
+static int hot_change_begin(struct change *ch, json_t *old, json_t *new, bool force,
+			    struct job **ret)
+{
+	struct vm_hot_change *hc = hot_change_new(ch->vm, old, new);
+	int r = hc ? job_begin(ch->d->jobs, "change-vm", ch->c, ch->vm->id, &hc->job, ch->err)
+		   : error_set(ch->err, -ENOMEM, "not enough memory");
+
+	if (r < 0) {
+		if (hc)
+			hot_change_free(hc);
+		return r;
+	}
+	hc->change = *ch;
+	hc->caller = *ch->c;
+	hc->change.c = &hc->caller;
+	hc->change.err = &hc->err;
+	ch->told = NULL;
+	ch->settings = (struct vm_settings){ 0 };
+	hc->job->operation = hc;
+	hc->job->cancel = on_job_cancel;
+	*ret = hc->job;
+	r = hot_change_run(hc, hc->new, force, on_changed);
+	if (r < 0) {
+		hot_change_end(hc, r);
+		return 0;
+	}
+	entry_of(ch->vm)->hot = hc;
+	return 0;
+}
+
+/* The guest's memory fits to the machine that it was in. */
+static int saved_change(struct change *ch, json_t *old, json_t *new)
+{
+	json_object_del(old, "name");
+	json_object_del(new, "name");
+	if (!json_equal(old, new))
+		return error_set(ch->err, -EBADFD,
+				 "what the guest sees of the machine cannot be changed while it is "
+				 "saved; start it first, or delete its saved state (discard)");
+	return change_make(ch);
+}
+
+/* Now, or by way of the worker. */
+static int change_begin(struct change *ch, bool force, struct job **ret)
+{
+	struct vm_hot_change *under_way = entry_of(ch->vm)->hot;
+	_cleanup_json_ json_t *old = NULL, *new = NULL;
+
+	if (under_way && under_way->job)
+		return error_set(ch->err, -EBUSY,
+				 "another change of it is under way, job %s; wait for its end",
+				 under_way->job->id);
+	if (!ch->vm->worker && ch->vm->state != VM_SAVED)
+		return change_make(ch);
+	old = vm_describe(&ch->vm->settings);
+	new = vm_describe(&ch->settings);
+	if (!old || !new)
+		return error_set(ch->err, -ENOMEM, "not enough memory");
+	if (!ch->vm->worker)
+		return saved_change(ch, old, new);
+	if (!hot_differs(old, new))
+		return change_make(ch);
+	if (under_way)
+		return error_set(ch->err, -EBUSY,
+				 "its worker was just taken over and is looked at; try again");
+	return hot_change_begin(ch, old, new, force, ret);
+}
+
+static void on_settled(void *context, int result, unsigned steps, const struct error *err)
+{
+	struct vm_hot_change *hc = context;
+	struct vm *vm = hc->vm;
+
+	hc->hot = NULL;
+	hot_change_free(hc);
+	if (result < 0)
+		event_add(vm->daemon->events, SEVERITY_WARNING, "vm-not-settled", vm->id, NULL,
+			  NULL, "\"%s\" is not what its settings say: %s", vm->settings.name,
+			  err->message);
+	else if (steps)
+		event_add(vm->daemon->events, SEVERITY_INFORMATION, "vm-settled", vm->id, NULL,
+			  json_pack("{s:i}", "steps", (int)steps),
+			  "what an unfinished change of \"%s\" had left was put right",
+			  vm->settings.name);
+}
+
+void vm_hot_settle(struct vm *vm)
+{
+	_cleanup_json_ json_t *wanted = vm_describe(&vm->settings);
+	struct vm_hot_change *hc;
+
+	if (entry_of(vm)->hot || !wanted)
+		return;
+	hc = hot_change_new(vm, NULL, NULL);
+	if (!hc)
+		return;
+	entry_of(vm)->hot = hc;
+	if (hot_change_run(hc, wanted, true, on_settled) < 0)
+		hot_change_free(hc);
+}
+
+void vm_hot_end(struct vm *vm, const char *words)
+{
+	struct vm_hot_change *hc = entry_of(vm)->hot;
+
+	if (!hc)
+		return;
+	if (hc->job && words)
+		hot_change_end(hc, error_set(&hc->err, -ECANCELED, "%s", words));
+	else
+		hot_change_free(hc);
+}
+
+/* --- the change --- */
+
 int vm_change(struct daemon *d, const struct caller *c, struct vm *vm, json_t *patch,
-	      uint64_t revision, struct error *err)
+	      const struct vm_change_options *o, struct job **ret, struct error *err)
 {
 	struct error mine = { 0 };
 	struct change ch = { .d = d, .c = c, .vm = vm, .operations = 0, .err = &mine };
 	int r;
 
+	*ret = NULL;
 	if (!json_is_object(patch))
 		return error_set(err, -EINVAL, "a change is an object with the settings to change");
 	ch.told = json_object();
@@ -193,15 +408,15 @@ int vm_change(struct daemon *d, const struct caller *c, struct vm *vm, json_t *p
 		r = check_present(vm, &mine);
 	if (r == 0 && !json_object_size(patch))
 		r = caller_check(d, c, OP_CHANGE_VM, vm, &mine);
-	if (r == 0 && revision && revision != vm->revision)
+	if (r == 0 && o->revision && o->revision != vm->revision)
 		r = error_set(&mine, -ESTALE,
 			      "it was changed meanwhile: it is at revision %" PRIu64
 			      ", not %" PRIu64 "; read it again, then change that",
-			      vm->revision, revision);
+			      vm->revision, o->revision);
 	if (r == 0)
 		r = change_decide(&ch, patch);
 	if (r == 0 && ch.operations)
-		r = change_make(&ch);
+		r = change_begin(&ch, o->force, ret);
 	vm_settings_deinit(&ch.settings);
 	json_decref(ch.told);
 	if (r < 0 && err)

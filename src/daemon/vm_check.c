@@ -455,19 +455,9 @@ static bool drive_is_limited(const struct vm_drive *d)
 	return d->minimum_iops || d->maximum_iops;
 }
 
-static bool drive_is_empty(const struct vm_drive *d)
-{
-	return !d->path;
-}
-
 static bool asks_iops(const struct vm_settings *s)
 {
 	return any_drive(s, drive_is_limited);
-}
-
-static bool asks_empty_drive(const struct vm_settings *s)
-{
-	return any_drive(s, drive_is_empty);
 }
 
 static const struct lack {
@@ -504,8 +494,6 @@ static const struct lack {
 	  "set hardware.guest_controlled_cache_types to false" },
 	{ asks_iops, "scsi_controllers", "no limits of disk operations",
 	  "set minimum_iops and maximum_iops of the drives to 0" },
-	{ asks_empty_drive, "scsi_controllers", "no drives without a disc",
-	  "give the DVD drive a path, or take it out" },
 };
 
 int vm_check_start(const struct vm_settings *s, struct error *err)

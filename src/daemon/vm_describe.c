@@ -20,7 +20,7 @@ static json_t *describe_boot(const struct vm_boot *b)
 
 static json_t *describe_drive(const struct vm_drive *d)
 {
-	return json_pack("{s:i,s:o,s:o*,s:s,s:s,s:b,s:b}", "lun", (int)d->location, "file",
+	return json_pack("{s:i,s:o*,s:o*,s:s,s:s,s:b,s:b}", "lun", (int)d->location, "file",
 			 describe_file(d->path), "set", describe_file(d->set), "kind",
 			 vm_drive_kind_names[d->kind], "format", vm_drive_format_names[d->format],
 			 "read_only", d->read_only || d->kind == VM_DRIVE_KIND_DVD, "direct",

@@ -29,7 +29,8 @@ struct vm_entry {
 	struct worker_request request;
 	struct loop_timer timer;
 	enum vm_timer timer_use;
-	unsigned failures; /* one after another */
+	struct vm_hot_change *hot; /* a change of the running worker, under way */
+	unsigned failures;         /* one after another */
 	/* For cpu_percent: what it was then, and since. */
 	uint64_t sample_ns, sample_cpu_us;
 	double cpu_percent;
@@ -101,6 +102,12 @@ void vm_recall(struct vm *vm, const struct registry_row *row);
 void vm_saved_find(struct vm *vm);
 /* When the host ends: 0, or why not. */
 int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
+
+/* --- vm_change.c --- */
+/* Makes the worker, which was taken over, what the settings say. */
+void vm_hot_settle(struct vm *vm);
+/* The worker has gone: a change under way fails with these words. NULL: the service ends. */
+void vm_hot_end(struct vm *vm, const char *words);
 
 /* --- vm_auto.c --- */
 void vm_stop_unsaved(struct vm *vm, const char *words); /* the host ends, and it cannot be saved */

@@ -186,8 +186,6 @@ static const struct {
 	  "hardware.guest_controlled_cache_types", "caching" },
 	{ KERNEL ",'scsi_controllers':[{'drives':[{'location':0,'path':'d','maximum_iops':9}]}]",
 	  "scsi_controllers", "limits" },
-	{ KERNEL ",'scsi_controllers':[{'drives':[{'location':0,'kind':'dvd'}]}]",
-	  "scsi_controllers", "without a disc" },
 };
 
 static void test_what_cannot_be_served_is_refused_at_the_start_only(void **state)

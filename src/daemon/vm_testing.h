@@ -120,8 +120,10 @@ static inline struct vm *make(struct test *t, const char *settings)
 static inline int change(struct vm *vm, const struct caller *c, const char *patch,
 			 uint64_t revision, struct error *err)
 {
+	const struct vm_change_options o = { .revision = revision };
 	json_t *json = quoted(patch);
-	int r = vm_change(vm->daemon, c, vm, json, revision, err);
+	struct job *job;
+	int r = vm_change(vm->daemon, c, vm, json, &o, &job, err);
 
 	json_decref(json);
 	return r;

@@ -59,25 +59,63 @@ static int lock_check(int fd, bool read_only)
 	return -EBUSY;
 }
 
-static char *absolute(const struct opener *o, const char *path)
+static char *absolute(const char *folder, const char *path)
 {
 	char *ret = NULL;
 
 	if (path[0] == '/')
 		return strdup(path);
-	return asprintf(&ret, "%s/%s", o->folder, path) < 0 ? NULL : ret;
+	return asprintf(&ret, "%s/%s", folder, path) < 0 ? NULL : ret;
 }
 
-static int kind_check(const struct opener *o, int fd, const char *where, const char *path)
+static int kind_check(int fd, const char *where, const char *path, struct error *err)
 {
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
-		return error_errno(o->err, -errno, "%s: \"%s\"", where, path);
+		return error_errno(err, -errno, "%s: \"%s\"", where, path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return error_set(o->err, -EINVAL, "%s: \"%s\" is neither a file nor a disk", where,
+		return error_set(err, -EINVAL, "%s: \"%s\" is neither a file nor a disk", where,
 				 path);
 	return 0;
+}
+
+static int path_open(const struct worker_file *file, const char *path, const char *where,
+		     struct error *err)
+{
+	_cleanup_close_ int fd = -1;
+
+	/* Not to wait for a pipe's other end. */
+	fd = open(path, (file->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return error_errno(err, -errno, "%s: cannot open \"%s\"%s", where, path,
+				   file->read_only ? "" : " for writing");
+	if (kind_check(fd, where, path, err) < 0)
+		return err ? err->code : -EINVAL;
+	if (fcntl(fd, F_SETFL, 0) < 0)
+		return error_errno(err, -errno, "%s: \"%s\"", where, path);
+	if (file->locked && lock_check(fd, file->read_only) < 0)
+		return error_set(err, -EBUSY,
+				 "%s: another process has \"%s\" open; close that one first (it "
+				 "may be a running virtual machine)",
+				 where, path);
+	return steal_fd(&fd);
+}
+
+int worker_file_open(const struct worker_file *file, char **ret_path, struct error *err)
+{
+	_cleanup_free_ char *path = absolute(file->folder, file->path);
+	char *real;
+	int fd;
+
+	if (!path)
+		return error_set(err, -ENOMEM, "out of memory");
+	fd = path_open(file, path, "the drive", err);
+	if (fd < 0)
+		return fd;
+	real = realpath(path, NULL);
+	*ret_path = real ? real : steal_ptr(path);
+	return fd;
 }
 
 /* `file` is an object with a path; NULL: there is none. `locked`: nobody else may have it. */
@@ -85,30 +123,17 @@ static int file_open(const struct opener *o, json_t *file, const char *where, bo
 		     bool locked)
 {
 	const char *named = json_string_value(json_object_get(file, "path"));
-	_cleanup_free_ char *path = named ? absolute(o, named) : NULL;
-	_cleanup_close_ int fd = -1;
-	int n;
+	_cleanup_free_ char *path = named ? absolute(o->folder, named) : NULL;
+	const struct worker_file wanted = { o->folder, path, read_only, locked };
+	int fd, n;
 
 	if (!file)
 		return 0;
 	if (!path)
 		return named ? error_set(o->err, -ENOMEM, "out of memory")
 			     : error_set(o->err, -EINVAL, "%s needs a path", where);
-	/* Not to wait for a pipe's other end. */
-	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0)
-		return error_errno(o->err, -errno, "%s: cannot open \"%s\"%s", where, path,
-				   read_only ? "" : " for writing");
-	if (kind_check(o, fd, where, path) < 0)
-		return o->err ? o->err->code : -EINVAL;
-	if (fcntl(fd, F_SETFL, 0) < 0)
-		return error_errno(o->err, -errno, "%s: \"%s\"", where, path);
-	if (locked && lock_check(fd, read_only) < 0)
-		return error_set(o->err, -EBUSY,
-				 "%s: another process has \"%s\" open; close that one first (it "
-				 "may be a running virtual machine)",
-				 where, path);
-	n = worker_files_add(o->files, steal_fd(&fd), o->err);
+	fd = path_open(&wanted, path, where, o->err);
+	n = fd < 0 ? fd : worker_files_add(o->files, fd, o->err);
 	if (n < 0)
 		return n;
 	json_object_set_new(file, "path", json_string(path));

@@ -46,6 +46,7 @@ enum route_flags {
 	ROUTE_STREAM = BIT(5),         /* text/event-stream when it is asked for */
 	ROUTE_UPGRADE = BIT(6),        /* a WebSocket */
 	ROUTE_PATCH_TYPE = BIT(7),     /* application/merge-patch+json is fine too */
+	ROUTE_OR_JOB = BIT(9),         /* 202 with a job instead, when it goes on as one */
 	ROUTE_BODY_UNCHECKED = BIT(8), /* the service itself checks it, with better words */
 };
 

@@ -283,6 +283,8 @@ static int check_match(struct call *call, const struct vm *vm, struct error *err
 
 int patch_vm(struct call *call, struct error *err)
 {
+	const struct vm_change_options o = { .force = call_bool(call, "force", false) };
+	struct job *job;
 	struct vm *vm;
 	int r = find(call, &vm, err);
 
@@ -290,9 +292,11 @@ int patch_vm(struct call *call, struct error *err)
 		r = check_match(call, vm, err);
 	if (r < 0)
 		return r;
-	r = vm_change(call->d, call->caller, vm, call->body, 0, err);
+	r = vm_change(call->d, call->caller, vm, call->body, &o, &job, err);
 	if (r == -EBADFD)
 		tell_allowed(call, vm);
+	if (r >= 0 && job)
+		return call_answer_job(call, job, 202), 0;
 	return r < 0 ? r : answer_vm(call, vm);
 }
 

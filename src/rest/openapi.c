@@ -169,6 +169,11 @@ static json_t *answers(const struct route *route)
 	json_object_set_new(all, status, success(route));
 	if (route->flags & ROUTE_WAIT && route->status != 200)
 		json_object_set_new(all, "200", success(route));
+	if (route->flags & ROUTE_OR_JOB)
+		json_object_set_new(all, "202",
+				    json_pack("{s:s,s:o}", "description", "It goes on as a job.",
+					      "content",
+					      content("application/json", ref_to("Job"))));
 	add_problems(all, "invalid not-authenticated forbidden too-many-requests "
 			  "not-enough-memory too-large");
 	if (strchr(route->path, '{'))

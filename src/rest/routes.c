@@ -24,6 +24,12 @@ static const struct parameter delete_vm_parameters[] = {
 	{ 0 },
 };
 
+static const struct parameter change_vm_parameters[] = {
+	{ "force", "Of a running machine: also what its guest holds on to.", PARAMETER_BOOL, 0, 0,
+	  NULL },
+	{ 0 },
+};
+
 static const struct parameter console_parameters[] = {
 	{ "read_only", "Input is not taken.", PARAMETER_BOOL, 0, 0, NULL },
 	{ 0 },
@@ -91,8 +97,8 @@ const struct route routes[] = {
 	{ "GET", "vms/{id}", "getVm", "A machine", NULL, "Vm", 200, ROUTE_ETAG, NULL, "not-unique",
 	  get_vm, 0 },
 	{ "PATCH", "vms/{id}", "changeVm", "Change settings of a machine", "VmSettingsPatch", "Vm", 200,
-	  CHANGE | ROUTE_BODY_UNCHECKED, NULL, "not-unique wrong-state broken busy exists unsupported",
-	  patch_vm, 0 },
+	  CHANGE | ROUTE_BODY_UNCHECKED | ROUTE_OR_JOB, change_vm_parameters,
+	  "not-unique wrong-state broken busy exists unsupported", patch_vm, 0 },
 	{ "DELETE", "vms/{id}", "deleteVm", "Remove a machine", NULL, NULL, 204, ROUTE_IF_MATCH,
 	  delete_vm_parameters, "not-unique wrong-state busy", delete_vm, 0 },
 	ACTION("start", "startVm", "Start, resume or restore it", VM_START),

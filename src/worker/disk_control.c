@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define CHAIN_TOLD  8u    /* images of a chain in one answer */
+#define DRIVES_TOLD 16u   /* on a page */
 #define RANGES_MAX  1000u /* in one answer */
 #define FREEZE_TIME 10u   /* seconds, when none are said */
 
@@ -167,11 +168,11 @@ static json_t *image_tell(const struct image *image)
 	return o;
 }
 
-static void chain_tell(const struct drive *d, uint64_t from, json_t *o)
+static void chain_tell(const struct drive *d, uint64_t from, unsigned count, json_t *o)
 {
 	json_t *list = json_array();
 
-	for (uint64_t i = from; i < d->depth && i < from + CHAIN_TOLD; i++)
+	for (uint64_t i = from; i < d->depth && i < from + count; i++)
 		json_array_append_new(list, image_tell(&d->images[i]));
 	json_object_set_new(o, "chain_depth", json_integer(d->depth));
 	json_object_set_new(o, "chain_from", json_integer((json_int_t)from));
@@ -200,19 +201,23 @@ static json_t *track_tell(const struct drive *d)
 			 (json_int_t)track_granularity(t));
 }
 
-static json_t *drive_tell(const struct drive *d, uint64_t chain_from)
+static json_t *drive_tell(const struct drive *d, uint64_t chain_from, unsigned chain_count)
 {
 	static const char *const kinds[] = {
 		[DRIVE_DISK] = "disk", [DRIVE_DVD] = "dvd", [DRIVE_SHARED] = "shared"
 	};
-	const struct disk_geometry *g = &d->disk->geometry;
 	json_t *o = drive_name(d);
 
 	json_object_set_new(o, "kind", json_string(kinds[d->kind]));
-	json_object_set_new(o, "size", json_integer((json_int_t)g->size));
-	json_object_set_new(o, "sector", json_integer(g->logical_sector));
+	json_object_set_new(o, "empty", json_boolean(!d->disk));
+	if (d->disk) {
+		const struct disk_geometry *g = &d->disk->geometry;
+
+		json_object_set_new(o, "size", json_integer((json_int_t)g->size));
+		json_object_set_new(o, "sector", json_integer(g->logical_sector));
+	}
 	json_object_set_new(o, "read_only", json_boolean(d->read_only));
-	chain_tell(d, chain_from, o);
+	chain_tell(d, chain_from, chain_count, o);
 	json_object_set_new(o, "frozen", json_boolean(d->frozen));
 	json_object_set_new(o, "merge", merge_tell(d));
 	json_object_set_new(o, "track", track_tell(d));
@@ -281,13 +286,33 @@ static struct disk_command *disk_begin(struct command *asked)
 
 /* --- commands --- */
 
+/* A page of the list, for one who wants to know what there is: it fits into any answer. */
+static int query_page(struct disk_command *c, struct error *err)
+{
+	json_t *list;
+	uint64_t from;
+	int r = take_number(c->asked->request, "from", 0, UINT32_MAX, &from, err);
+
+	if (r < 0)
+		return r;
+	list = json_array();
+	for (uint64_t i = from; i < live_count(c->live) && i < from + DRIVES_TOLD; i++)
+		json_array_append_new(list, drive_tell(live_drive(c->live, (unsigned)i), 0, 1));
+	json_object_set_new(c->asked->answer, "disks", list);
+	json_object_set_new(c->asked->answer, "total", json_integer(live_count(c->live)));
+	return 0;
+}
+
 static int run_query(struct command *asked, struct error *err)
 {
 	struct disk_command *c = disk_begin(asked);
 	json_t *list;
 	uint64_t from;
-	int r = take_number_or(c->asked->request, "chain_from", 0, UINT32_MAX, &from, err);
+	int r;
 
+	if (json_object_get(asked->request, "from"))
+		return query_page(c, err);
+	r = take_number_or(c->asked->request, "chain_from", 0, UINT32_MAX, &from, err);
 	if (r >= 0 && json_object_get(c->asked->request, "disk"))
 		r = take_disk(c, err);
 	if (r < 0)
@@ -295,7 +320,8 @@ static int run_query(struct command *asked, struct error *err)
 	list = json_array();
 	for (unsigned i = 0; i < live_count(c->live); i++)
 		if (!c->call.count || c->parts[0].drive == live_drive(c->live, i))
-			json_array_append_new(list, drive_tell(live_drive(c->live, i), from));
+			json_array_append_new(list,
+					      drive_tell(live_drive(c->live, i), from, CHAIN_TOLD));
 	json_object_set_new(c->asked->answer, "disks", list);
 	return 0;
 }
@@ -563,7 +589,7 @@ static int run_track(struct command *asked, struct error *err)
 /* --- the table --- */
 
 const struct command_type disk_commands[] = {
-	{ "disk-query", " disk chain_from ", run_query },
+	{ "disk-query", " disk chain_from from ", run_query },
 	{ "disk-resize", " disk size ", run_resize },
 	{ "disk-snapshot", " disks ", run_snapshot },
 	{ "disk-merge", " disk image parent self child track ", run_merge },

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "vmbus/vmbus.h"
+#include "worker/drive.h"
 
 struct disks;
 struct live;
@@ -19,6 +20,33 @@ struct disks_options {
 /* Opens every image, or none: the error names the drive and the file. */
 int disks_open(const struct disks_options *options, struct disks **ret,
 	       struct error *err) _must_check_;
+/* A drive that comes while the guest runs; its files were passed. */
+struct disks_drive {
+	struct drive_options options; /* but the loop */
+	const struct drive_file *files;
+	unsigned file_count; /* 0: an empty DVD drive */
+	int set_fd;          /* of a disk that machines share, with one file; -1 = none */
+};
+/* The files are taken, also when it fails; then nothing has changed. */
+int disks_attach(struct disks *d, struct disks_drive *drive, struct error *err) _must_check_;
+/*
+ * A drive goes: new commands do not find it, and when the last running one has ended its images are
+ * closed and `done` is called, perhaps at once. -EBUSY while something else is done to it, or the
+ * guest has locked its tray and it is not forced; `done` is not called then.
+ */
+struct disks_end {
+	bool force;
+	void (*done)(void *context, int result, const struct error *err);
+	void *context;
+};
+int disks_detach(struct disks *d, struct drive *drive, const struct disks_end *end,
+		 struct error *err) _must_check_;
+/*
+ * Another disc in a DVD drive (`files` are taken), or none; `done` is called when the old one is
+ * closed.
+ */
+int disks_load(struct disks *d, struct drive *drive, const struct drive_file *file,
+	       const struct disks_end *end, struct error *err) _must_check_;
 struct live *disks_live(struct disks *d); /* what is done to them while the guest runs */
 /*
  * Closes the images, all of them; the first error. The bus must be quiet, and nothing under way

@@ -77,7 +77,8 @@ struct opening {
 	bool failed;
 };
 
-static bool image_add(struct drive *drive, const char *path, int fd)
+/* `real`: the path is known to be absolute and without links; else that is looked up. */
+static bool image_add(struct drive *drive, const char *path, bool real, int fd)
 {
 	struct image image = { .fd = -1 };
 	struct error err;
@@ -85,7 +86,7 @@ static bool image_add(struct drive *drive, const char *path, int fd)
 	if (drive_reserve(drive, &err) < 0)
 		return false;
 	image.named = path != NULL;
-	image.name = path ? realpath(path, NULL) : NULL;
+	image.name = path && !real ? realpath(path, NULL) : NULL;
 	if (!image.name)
 		image.name = strdup(path ? path : "(passed descriptor)");
 	if (drive->depth <= KEPT_DESCRIPTORS)
@@ -98,7 +99,7 @@ static void on_found(void *context, const char *path, int fd)
 {
 	struct opening *o = context;
 
-	o->failed |= !image_add(o->drive, path, fd);
+	o->failed |= !image_add(o->drive, path, false, fd);
 }
 
 static int disk_behind(struct drive *drive, const struct drive_options *o, int fd, const char *path,
@@ -116,7 +117,7 @@ static int disk_behind(struct drive *drive, const struct drive_options *o, int f
 	struct disk *disk;
 	int r;
 
-	if (!image_add(drive, path, fd)) {
+	if (!image_add(drive, path, false, fd)) {
 		close(fd);
 		return error_set(err, -ENOMEM, "out of memory");
 	}
@@ -158,6 +159,23 @@ static void drive_free(struct drive *drive)
 	free(drive);
 }
 
+/* The images are open. The drive goes when this fails. */
+static int gate_put(struct drive *drive, struct drive **ret, struct error *err)
+{
+	drive->disk = drive->depth ? drive->images[0].disk : NULL;
+	if (drive->kind == DRIVE_DISK) {
+		drive->disk = gate_new(drive->disk);
+		if (!drive->disk) {
+			disk_close(drive->images[0].disk, NULL);
+			drive_free(drive);
+			return error_set(err, -ENOMEM, "out of memory");
+		}
+		drive->gate = gate_of(drive->disk);
+	}
+	*ret = drive;
+	return 0;
+}
+
 int drive_open(const struct drive_options *o, int fd, const char *path, struct drive **ret,
 	       struct error *err)
 {
@@ -173,17 +191,88 @@ int drive_open(const struct drive_options *o, int fd, const char *path, struct d
 		drive_free(drive);
 		return r;
 	}
-	drive->disk = drive->images[0].disk;
-	if (drive->kind == DRIVE_DISK) {
-		drive->disk = gate_new(drive->disk);
-		if (!drive->disk) {
-			drive_free(drive);
-			return error_set(err, -ENOMEM, "out of memory");
-		}
-		drive->gate = gate_of(drive->disk);
+	return gate_put(drive, ret, err);
+}
+
+static bool is_child(struct disk *disk)
+{
+	return disk->ops->parent && disk->ops->parent(disk);
+}
+
+/* The images are opened one by one, each below the one before. */
+static int image_behind(struct drive *drive, const struct drive_options *o,
+			const struct drive_file *file, struct error *err)
+{
+	const bool top = !drive->depth;
+	const struct disk_open_options oo = {
+		.read_only = o->read_only || !top,
+		.direct = o->direct,
+		.alone = true,
+		.format = top ? o->format : NULL,
+		.tracking = DISK_TRACK_OFF,
+	};
+	struct disk *above = top ? NULL : drive->images[drive->depth - 1].disk, *disk;
+	struct image *image;
+	int r;
+
+	if (above && !is_child(above)) {
+		close(file->fd);
+		return error_set(err, -EINVAL, "\"%s\" has no parent, but a file is passed for it",
+				 drive->images[drive->depth - 1].name);
 	}
-	*ret = drive;
+	if (!image_add(drive, file->path, true, file->fd)) {
+		close(file->fd);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	image = &drive->images[drive->depth - 1];
+	r = disk_open(drive->loop, file->fd, image->name, &oo, &disk, err);
+	if (r >= 0 && above) {
+		r = chain_parent_check(above, disk, err);
+		if (r < 0)
+			disk_close(disk, NULL);
+		else
+			above->ops->set_parent(above, disk);
+	}
+	if (r < 0)
+		return r;
+	image->disk = disk;
+	image->format = disk->ops->name;
+	image->writable = !oo.read_only;
 	return 0;
+}
+
+int drive_open_files(const struct drive_options *o, const struct drive_file *files, unsigned count,
+		     struct drive **ret, struct error *err)
+{
+	struct drive *drive = drive_new(o);
+	unsigned i = 0;
+	int r = drive ? 0 : error_set(err, -ENOMEM, "out of memory");
+
+	for (; i < count && r >= 0; i++)
+		r = image_behind(drive, o, &files[i], err);
+	for (; i < count; i++)
+		close(files[i].fd);
+	if (r >= 0 && count && is_child(drive->images[count - 1].disk))
+		r = error_set(err, -EINVAL,
+			      "\"%s\" is a differencing image; pass its parents' files too",
+			      drive->images[count - 1].name);
+	if (r < 0) {
+		if (drive && drive->depth)
+			disk_close(drive->images[0].disk, NULL);
+		if (drive)
+			drive_free(drive);
+		return r;
+	}
+	return gate_put(drive, ret, err);
+}
+
+void drive_exchange(struct drive *drive, struct drive *other)
+{
+	const struct drive was = *drive;
+
+	drive->disk = other->disk, other->disk = was.disk;
+	drive->depth = other->depth, other->depth = was.depth;
+	drive->images = other->images, other->images = was.images;
 }
 
 int drive_open_shared(const struct drive_options *o, struct vhdset *set, struct drive **ret,

@@ -33,11 +33,11 @@ struct drive {
 	unsigned controller, lun;
 	enum drive_kind kind;
 	bool read_only, direct;
-	struct disk *disk;  /* what the guest's unit stands on; the gate's, or the set's */
+	struct disk *disk;  /* what the guest's unit stands on; NULL = an empty DVD drive */
 	struct vhdset *set; /* DRIVE_SHARED */
 	struct gate *gate;  /* DRIVE_DISK */
 	unsigned depth;
-	struct image *images; /* DRIVE_DISK: the chain, the topmost first */
+	struct image *images; /* the chain, the topmost first; none for a set */
 	/* The size has changed: the guest is to be told. NULL is fine. */
 	void (*resized)(struct drive *drive);
 	void *resized_context;
@@ -64,6 +64,22 @@ struct drive_options {
  */
 int drive_open(const struct drive_options *options, int fd, const char *path, struct drive **ret,
 	       struct error *err) _must_check_;
+/*
+ * Opens a chain of images that were passed, the topmost first, down to one without a parent. They
+ * are the drive's from here on, also when this fails. Nothing is looked up by a path: after the
+ * system-call filter was entered this is the way. None, for a DVD drive: it is empty.
+ */
+struct drive_file {
+	int fd;
+	const char *path; /* absolute and without links, or NULL = not known */
+};
+int drive_open_files(const struct drive_options *options, const struct drive_file *files,
+		     unsigned count, struct drive **ret, struct error *err) _must_check_;
+/*
+ * Another disc for a DVD drive, NULL = none: what the drive has open is exchanged with what
+ * `other`, an opened drive of the same kind, has.
+ */
+void drive_exchange(struct drive *drive, struct drive *other);
 /* For a disk that the machine shares with others; the set is the drive's from here on. */
 int drive_open_shared(const struct drive_options *options, struct vhdset *set, struct drive **ret,
 		      struct error *err) _must_check_;

@@ -82,6 +82,16 @@ int live_part_error(const struct live_call *call, const struct live_part *part, 
 	return code;
 }
 
+void live_saving(struct live *live, bool saving)
+{
+	live->saving = saving;
+}
+
+int live_may_change(const struct live *live, struct error *err)
+{
+	return live->saving ? error_set(err, -EBUSY, "the machine is being saved") : 0;
+}
+
 int live_quiet(const struct live *live, struct error *err)
 {
 	if (live->change)
@@ -249,6 +259,8 @@ static int call_check(struct live *live, struct live_call *call, struct error *e
 
 	if (live->settling && !change->internal)
 		return error_set(err, -EINVAL, "the machine is ending");
+	if (!change->internal && live_may_change(live, err) < 0)
+		return -EBUSY;
 	if (live->change)
 		return error_set(err, -EBUSY,
 				 "another change of a disk is under way; wait for its answer");
@@ -365,6 +377,38 @@ void live_settle(struct live *live, void (*fn)(void *context), void *context)
 	live_ended(live);
 }
 
+static void drive_adopt(struct live *live, struct drive *drive)
+{
+	drive->owner = live;
+	loop_timer_init(live->loop, &drive->thaw_timer, on_thaw_time);
+}
+
+void live_added(struct live *live)
+{
+	drive_adopt(live, live->drives[live->drive_count++]);
+}
+
+int live_remove(struct live *live, struct drive *drive, struct error *err)
+{
+	const char *why = NULL;
+
+	if (live->change)
+		why = "another change of a disk is under way; wait for its answer";
+	else if (drive->merge)
+		why = "its images are being merged; wait for the end of that, or cancel it";
+	else if (drive->frozen || (drive->gate && gate_is_frozen(drive->gate)))
+		why = "it is frozen; thaw it first";
+	else if (live->settling)
+		why = "the machine is ending";
+	else if (live->saving)
+		why = "the machine is being saved";
+	if (why)
+		return error_set(err, -EBUSY, "drive %u:%u: %s", drive->controller, drive->lun,
+				 why);
+	live->drive_count--;
+	return 0;
+}
+
 int live_new(const struct live_options *o, struct live **ret, struct error *err)
 {
 	struct live *live = calloc(1, sizeof(*live));
@@ -375,10 +419,8 @@ int live_new(const struct live_options *o, struct live **ret, struct error *err)
 	live->drives = o->drives;
 	live->drive_count = o->drive_count;
 	loop_timer_init(o->loop, &live->timer, on_timer);
-	for (unsigned i = 0; i < o->drive_count; i++) {
-		o->drives[i]->owner = live;
-		loop_timer_init(o->loop, &o->drives[i]->thaw_timer, on_thaw_time);
-	}
+	for (unsigned i = 0; i < o->drive_count; i++)
+		drive_adopt(live, o->drives[i]);
 	*ret = live;
 	return 0;
 }

@@ -33,7 +33,9 @@ struct live_event {
 
 struct live_options {
 	struct loop *loop;
-	/* Borrowed; the drives stay the caller's, who closes them after live_settle. */
+	/* Borrowed; the drives stay the caller's, who closes them after live_settle, or
+	 * live_remove.
+	 */
 	struct drive *const *drives;
 	unsigned drive_count;
 };
@@ -43,6 +45,11 @@ void live_free(struct live *live); /* NULL is fine; after live_settle, or when n
 void live_on_event(struct live *live, void (*fn)(void *context, const struct live_event *event),
 		   void *context);
 
+/* The list of drives has one more at its end, or one of them is about to leave it. */
+void live_added(struct live *live);
+/* -EBUSY with words when something is being done to it, or it is frozen. */
+int live_remove(struct live *live, struct drive *drive, struct error *err) _must_check_;
+
 unsigned live_count(const struct live *live);
 struct drive *live_drive(const struct live *live, unsigned index);
 /* NULL with words when there is none. */
@@ -50,6 +57,10 @@ struct drive *live_find(const struct live *live, unsigned controller, unsigned l
 			struct error *err);
 bool live_changing(const struct live *live); /* a change is under way */
 
+/* The machine is being saved: nothing new is begun until that has failed. */
+void live_saving(struct live *live, bool saving);
+/* -EBUSY with words while drives may neither come nor go. */
+int live_may_change(const struct live *live, struct error *err) _must_check_;
 /* -EBUSY with words while the drives cannot be left as they are: a change is under way, or one is
  * frozen. */
 int live_quiet(const struct live *live, struct error *err) _must_check_;

@@ -19,7 +19,7 @@ struct live {
 	struct error err;
 	struct loop_timer timer;
 
-	bool resetting, settling;
+	bool resetting, settling, saving;
 	void (*settled)(void *context);
 	void *settled_context;
 };

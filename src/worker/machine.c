@@ -12,6 +12,7 @@
 #include "lib/cleanup.h"
 #include "lib/log.h"
 #include "worker/disk_control.h"
+#include "worker/disk_hot.h"
 #include "worker/disks.h"
 #include "worker/live.h"
 #include "worker/platform.h"
@@ -658,6 +659,7 @@ static int build_bus(struct machine *m, struct error *err)
 		return r;
 	live_on_event(disks_live(m->disks), on_disk_event, m);
 	m->families[m->family_count++] = disk_family(disks_live(m->disks));
+	m->families[m->family_count++] = disk_hot_family(m->disks);
 	return 0;
 }
 

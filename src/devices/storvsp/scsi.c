@@ -469,6 +469,50 @@ int scsi_target_detach(struct scsi_target *target, unsigned lun, void (*done)(vo
 	return 0;
 }
 
+static bool unit_is_locked(const struct scsi_unit *unit)
+{
+	return unit->removal_prevented && scsi_unit_has_medium(unit);
+}
+
+bool scsi_target_is_locked(const struct scsi_target *target, unsigned lun)
+{
+	return lun < SCSI_MAX_LUNS && target->units[lun] && unit_is_locked(target->units[lun]);
+}
+
+/* The unit that commands are running on keeps its disc until they have ended. */
+int scsi_target_load(struct scsi_target *target, unsigned lun, const struct scsi_load *load,
+		     struct error *err)
+{
+	struct scsi_unit *old = lun < SCSI_MAX_LUNS ? target->units[lun] : NULL, *unit;
+	int r;
+
+	if (!old)
+		return error_set(err, -ENOENT, "there is no unit at LUN %u", lun);
+	if (old->type != &scsi_dvd_type)
+		return error_set(err, -EINVAL, "LUN %u is a disk, not a DVD drive", lun);
+	if (unit_is_locked(old) && !load->force)
+		return error_set(err, -EBUSY,
+				 "the guest has locked the tray: unmount the disc in the guest, or "
+				 "force it");
+	r = disk_check(old->type, load->disk, err);
+	if (r < 0)
+		return r;
+	unit = malloc(sizeof(*unit));
+	if (!unit)
+		return error_set(err, -ENOMEM, "out of memory");
+	*unit = *old;
+	unit->disk = load->disk;
+	unit->running = 0;
+	unit->tray_open = unit->removal_prevented = false;
+	scsi_dvd_loaded(unit, scsi_unit_has_medium(old));
+	target->units[lun] = unit;
+	old->gone = load->done;
+	old->gone_arg = load->arg;
+	old->detached = true;
+	unit_settle(old);
+	return 0;
+}
+
 int scsi_target_capacity_changed(struct scsi_target *target, unsigned lun)
 {
 	struct scsi_unit *unit = lun < SCSI_MAX_LUNS ? target->units[lun] : NULL;

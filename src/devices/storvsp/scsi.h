@@ -89,6 +89,13 @@ struct scsi_target_options {
 
 struct scsi_target;
 
+struct scsi_load {
+	struct disk *disk;
+	bool force; /* also when the guest has locked the tray */
+	void (*done)(void *arg);
+	void *arg;
+};
+
 int scsi_target_new(const struct scsi_target_options *options, struct scsi_target **ret,
 		    struct error *err) _must_check_;
 /* No request may be running. The disks stay the caller's. NULL is fine. */
@@ -111,6 +118,16 @@ int scsi_target_share(struct scsi_target *target, unsigned lun,
  */
 int scsi_target_detach(struct scsi_target *target, unsigned lun, void (*done)(void *arg),
 		       void *arg) _must_check_;
+/*
+ * Puts another disc into a DVD drive, or takes the one there out (`disk` NULL). The old one may be
+ * closed when `done` is called, at once if no command is running. -ENOENT when there is no such
+ * unit, -EINVAL when it is no DVD drive or the disc cannot be shown, -EBUSY when the guest has
+ * locked the tray and `force` is not set; then `done` is not called.
+ */
+int scsi_target_load(struct scsi_target *target, unsigned lun, const struct scsi_load *load,
+		     struct error *err) _must_check_;
+/* Whether the guest has locked the tray of a DVD drive with a disc in it. */
+bool scsi_target_is_locked(const struct scsi_target *target, unsigned lun);
 /*
  * The disk of that unit has another size now: told to the guest with its next command (SBC-3
  * 4.2.1). -ENOENT when there is no such unit.

@@ -47,12 +47,19 @@ static void dvd_start_stop(struct scsi_unit *unit, struct scsi_request *req)
 		unit->tray_open = true;
 	} else if (load_eject && unit->tray_open) {
 		unit->tray_open = false;
-		if (unit->disk) {
-			unit->media_event = MEDIA_NEW;
-			unit->attention = SENSE_MEDIUM_CHANGED;
-		}
+		scsi_dvd_loaded(unit, false);
 	}
 	scsi_good(req, 0);
+}
+
+void scsi_dvd_loaded(struct scsi_unit *unit, bool had_medium)
+{
+	if (unit->disk) {
+		unit->media_event = MEDIA_NEW;
+		unit->attention = SENSE_MEDIUM_CHANGED;
+	} else if (had_medium) {
+		unit->media_event = MEDIA_REMOVED;
+	}
 }
 
 static void dvd_event_status(struct scsi_unit *unit, struct scsi_request *req)

@@ -2,6 +2,8 @@
 /* The DVD drive: what a driver asks before it mounts an ISO image, and the tray. */
 #include "devices/storvsp/scsi_testing.h"
 
+#include <errno.h>
+
 #define BLOCKS 300u
 
 static struct bench *dvd_bench(void)
@@ -158,6 +160,54 @@ static void test_tray(void **state)
 	bench_free(b);
 }
 
+static void on_closed(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+/* Another disc, while the guest has locked the tray and reads. */
+static void test_other_disc(void **state)
+{
+	struct bench *b = dvd_bench();
+	struct fake_disk *other = fake_disk_new(b->loop, 100 * 2048, 512);
+	struct error err = { 0 };
+	unsigned closed = 0;
+	struct scsi_load load = { .disk = &other->disk, .done = on_closed, .arg = &closed };
+
+	(void)state;
+	memset(b->disk->data, 0x11, 2048);
+	bench_run(b, CDB(0x1E, 0, 0, 0, 1, 0), SCSI_DATA_NONE, 0);
+	assert_true(scsi_target_is_locked(b->target, 0));
+	assert_int_equal(scsi_target_load(b->target, 0, &load, &err), -EBUSY);
+	assert_int_equal(scsi_target_load(b->target, 1, &load, &err), -ENOENT);
+	b->disk->hold = true;
+	bench_start(b, CDB(0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0), SCSI_DATA_IN, 2048);
+	load.force = true;
+	assert_int_equal(scsi_target_load(b->target, 0, &load, &err), 0);
+	assert_int_equal(closed, 0);
+	fake_disk_release(b->disk);
+	bench_wait(b);
+	assert_good(b, 2048); /* from the disc that it was sent to */
+	assert_int_equal(b->buffer[0], 0x11);
+	assert_int_equal(closed, 1);
+	assert_false(scsi_target_is_locked(b->target, 0));
+	bench_run(b, CDB(0x00, 0, 0, 0, 0, 0), SCSI_DATA_NONE, 0);
+	assert_sense(b, SENSE_MEDIUM_CHANGED);
+	bench_run(b, CDB(0x4A, 1, 0, 0, 0x10, 0, 0, 0, 8, 0), SCSI_DATA_IN, 8);
+	assert_memory_equal(b->buffer, "\0\6\4\x10\2\2\0\0", 8);
+	bench_run(b, CDB(0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0), SCSI_DATA_IN, 8);
+	assert_int_equal(get32(b->buffer), 99);
+	load.disk = NULL;
+	assert_int_equal(scsi_target_load(b->target, 0, &load, &err), 0);
+	assert_int_equal(closed, 2);
+	bench_run(b, CDB(0x00, 0, 0, 0, 0, 0), SCSI_DATA_NONE, 0);
+	assert_sense(b, SENSE_NO_MEDIUM);
+	bench_run(b, CDB(0x4A, 1, 0, 0, 0x10, 0, 0, 0, 8, 0), SCSI_DATA_IN, 8);
+	assert_memory_equal(b->buffer, "\0\6\4\x10\3\0\0\0", 8);
+	fake_disk_free(other);
+	bench_free(b);
+}
+
 static void test_empty_drive(void **state)
 {
 	struct bench *b = dvd_bench();
@@ -191,6 +241,7 @@ int main(void)
 		cmocka_unit_test(test_configuration),
 		cmocka_unit_test(test_capabilities),
 		cmocka_unit_test(test_tray),
+		cmocka_unit_test(test_other_disc),
 		cmocka_unit_test(test_empty_drive),
 	};
 

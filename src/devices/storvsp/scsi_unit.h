@@ -119,6 +119,9 @@ static inline uint64_t scsi_cdb_be(const struct scsi_request *req, unsigned firs
 	return v;
 }
 
+/* A disc was put in, or one that was there taken out: what the guest is told of it. */
+void scsi_dvd_loaded(struct scsi_unit *unit, bool had_medium);
+
 /* Handlers that more than one unit type has. */
 void scsi_inquiry(struct scsi_unit *unit, struct scsi_request *req);
 void scsi_inquiry_absent(struct scsi_request *req);

@@ -299,6 +299,17 @@ int storvsp_detach(struct storvsp *s, unsigned lun, void (*done)(void *arg), voi
 	return r;
 }
 
+/* The guest polls the drive for a new disc, or is told with its next command. */
+int storvsp_load(struct storvsp *s, unsigned lun, const struct scsi_load *load, struct error *err)
+{
+	return scsi_target_load(s->target, lun, load, err);
+}
+
+bool storvsp_is_locked(const struct storvsp *s, unsigned lun)
+{
+	return scsi_target_is_locked(s->target, lun);
+}
+
 int storvsp_capacity_changed(struct storvsp *s, unsigned lun)
 {
 	int r = scsi_target_capacity_changed(s->target, lun);

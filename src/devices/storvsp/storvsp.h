@@ -50,6 +50,10 @@ int storvsp_share_disk(struct storvsp *s, unsigned lun,
  */
 int storvsp_detach(struct storvsp *s, unsigned lun, void (*done)(void *arg),
 		   void *arg) _must_check_;
+/* Another disc in a DVD drive, or none; see scsi_target_load. */
+int storvsp_load(struct storvsp *s, unsigned lun, const struct scsi_load *load,
+		 struct error *err) _must_check_;
+bool storvsp_is_locked(const struct storvsp *s, unsigned lun); /* scsi_target_is_locked */
 /*
  * The disk at that LUN has another size now: its next command ends with a unit attention, and a
  * guest that is up is told to look, since it may not send one. -ENOENT: there is no such unit.
