@@ -769,6 +769,8 @@ void machine_free(struct machine *m)
 		close(m->initrd_fd);
 	if (m->state_fd >= 0)
 		close(m->state_fd);
+	if (m->save.fd >= 0)
+		close(m->save.fd);
 	pthread_mutex_destroy(&m->failure_lock);
 	free(m);
 }
