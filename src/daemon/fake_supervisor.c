@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WORKERS_MAX 64
 
@@ -17,7 +18,7 @@ struct worker {
 	void *context;
 	struct worker_request *request;
 	char asked[32];
-	unsigned kills;
+	unsigned kills, cancels;
 	struct worker_limits limits;
 	json_t *description;
 	struct worker_usage usage;
@@ -124,6 +125,19 @@ void fake_end(const char *id, enum worker_end end, const char *words)
 	copy.events->ended(copy.context, NULL, end, words);
 }
 
+unsigned fake_save_cancels(const char *id)
+{
+	return find(id)->cancels;
+}
+
+void fake_event(const char *id, json_t *event)
+{
+	struct worker *w = find(id);
+
+	w->events->event(w->context, w, event);
+	json_decref(event);
+}
+
 unsigned fake_kills(const char *id)
 {
 	return find(id)->kills;
@@ -162,8 +176,8 @@ void fake_lose(const char *id)
 
 const char *worker_end_name(enum worker_end end)
 {
-	static const char *const names[] = { "off",    "reset",  "error", "crash",
-					     "denied", "memory", "lost" };
+	static const char *const names[] = { "off",   "saved",  "reset",  "error",
+					     "crash", "denied", "memory", "lost" };
 
 	return names[end];
 }
@@ -257,9 +271,13 @@ void worker_ask(struct worker *w, struct worker_request *r, json_t *request, con
 {
 	const char *command = json_string_value(json_object_get(request, "command"));
 
-	(void)fds;
-	(void)fd_count;
 	(void)timeout_ms;
+	for (unsigned i = 0; i < fd_count; i++)
+		close(fds[i]);
+	if (!strcmp(command, "save-cancel")) {
+		w->cancels++;
+		return;
+	}
 	if (strstr(command, "-query"))
 		return; /* these workers never say what they have */
 	assert(!w->request);

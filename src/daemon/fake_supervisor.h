@@ -20,6 +20,8 @@ void fake_state(const char *id, const char *state);
 void fake_event(const char *id, json_t *event); /* takes it */
 void fake_end(const char *id, enum worker_end end, const char *words);
 unsigned fake_kills(const char *id);
+unsigned fake_save_cancels(const char *id);
+void fake_event(const char *id, json_t *event); /* takes it */
 struct worker_limits fake_limits(const char *id);
 json_t *fake_description(const char *id); /* borrowed */
 void fake_console(const char *path);      /* of all workers; borrowed; NULL: none */

@@ -23,6 +23,10 @@ struct vm_entry {
 	bool asking;
 	bool was_running;   /* when the last service, or the host, went down */
 	bool auto_starting; /* counted as such by vm_auto.c */
+	bool restoring;     /* its worker reads the saved state, and waits for us then */
+	bool saved_told;    /* the worker has answered that its state is safe */
+	bool cancelling;    /* the save under way */
+	struct worker_request cancel;
 	struct worker_request request;
 	struct loop_timer timer;
 	enum vm_timer timer_use;
@@ -47,7 +51,7 @@ struct vm_index {
 	bool unsettled; /* rows of machines that are there say that they are about to be */
 	struct loop_timer settle;
 	struct loop_timer sample; /* of metering */
-	struct loop_timer deadline;
+	struct loop_timer deadline, save_deadline;
 	struct loop_task all_off;
 	void (*down)(void *context);
 	void *down_context;
@@ -111,6 +115,10 @@ int vm_things_check(struct daemon *d, const struct vm_settings *s, const struct 
 void vm_storage_event(struct vm *vm, const json_t *event); /* a worker's */
 void vm_storage_wait(struct vm *vm);                       /* it is paused for that */
 void vm_storage_give_up(struct vm *vm);                    /* its time has passed */
+/* Its saved state, as it was found: what it says of the machine while no worker runs. */
+void vm_saved_find(struct vm *vm);
+/* When the host ends: 0, or why not. */
+int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
 
 /* --- vm_change.c --- */
 /* Makes the worker, which was taken over, what the settings say. */
@@ -119,6 +127,7 @@ void vm_hot_settle(struct vm *vm);
 void vm_hot_end(struct vm *vm, const char *words);
 
 /* --- vm_auto.c --- */
+void vm_stop_unsaved(struct vm *vm, const char *words); /* the host ends, and it cannot be saved */
 void starts_begin(struct daemon *d);
 void starts_free(struct daemon *d);
 void down_free(struct daemon *d);  /* a shutdown under way is not waited for any more */

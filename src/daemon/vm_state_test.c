@@ -33,6 +33,7 @@ static const char *const allowed[] = {
 	"critical stop stopping off",
 	"paused-critical stop stopping off",
 	"paused-critical reset resetting running",
+	"saved discard stopping off",
 };
 
 static const char *row_of(enum vm_state from, enum vm_action a)

@@ -2,7 +2,7 @@
 /* Shared by the files of engine kvm only. */
 #pragma once
 
-#include "engine/engine.h"
+#include "engine/state.h"
 
 #include <linux/kvm.h>
 
@@ -32,6 +32,7 @@ struct kvm_partition {
 	struct kvm_irq_routing_entry routes[KVM_ROUTES_MAX];
 	uint16_t sint_gsi[ENGINE_MAX_VPS][16]; /* 0 = no route yet */
 	bool dirty_log;
+	uint64_t clock_tsc; /* the host's TSC when the clock was read or set; 0 = not known */
 };
 
 static inline struct kvm_partition *kvm_of(struct engine_partition *p)
@@ -62,3 +63,11 @@ int kvm_bind_connection(struct engine_partition *p, uint32_t connection_id, int 
 int kvm_bind_pio(struct engine_partition *p, uint16_t port, unsigned size, int eventfd, bool bind);
 int kvm_bind_mmio(struct engine_partition *p, uint64_t gpa, unsigned size, int eventfd, bool bind);
 void kvm_routes_reset(struct kvm_partition *k);
+
+/* kvm_state.c */
+int kvm_clock_get(struct engine_partition *p, struct engine_clock *ret, struct error *err);
+int kvm_clock_set(struct engine_partition *p, const struct engine_clock *clock, struct error *err);
+int kvm_vp_get_state(struct engine_partition *p, unsigned vp, struct vp_state *ret,
+		     struct error *err);
+int kvm_vp_set_state(struct engine_partition *p, unsigned vp, const struct vp_state *state,
+		     struct error *err);

@@ -23,7 +23,7 @@ struct live {
 	struct loop_timer retry;
 	bool patient;
 
-	bool resetting, settling;
+	bool resetting, settling, saving;
 	void (*settled)(void *context);
 	void *settled_context;
 };
