@@ -9,12 +9,10 @@
 #include "lib/cleanup.h"
 #include "lib/folder.h"
 #include "lib/log.h"
+#include "privd/spawn.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define WORKER_UID_FIRST 2000000 /* far from people's and from containers' usual ranges */
-#define WORKER_UID_COUNT 65536
 
 static void on_refusal(void *context, const struct caller *c, enum operation op,
 		       const struct target *t)

@@ -19,5 +19,3 @@ int auth_new(struct daemon *d, auth_password_fn password, struct auth **ret,
 void auth_free(struct auth *a); /* waits for passwords that are being checked */
 enum http_admission auth_admit(struct auth *a, struct http_request *r);
 void auth_identity_free(void *identity);
-/* PAM's word on it; auth_password_fn. */
-int auth_pam(const char *user, const char *password, const char *address);
