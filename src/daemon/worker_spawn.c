@@ -224,14 +224,17 @@ static int cgroup_join(struct worker *w, const struct worker_limits *l, int *ret
 
 static int start_in_folder(struct worker *w, const struct worker_start *start, struct error *err)
 {
-	struct worker_files files = { 0 };
+	struct worker_files files;
 	_cleanup_close_ int procs = -1;
 	int r = folder_open(w, err);
 
+	worker_files_init(&files, w->supervisor->privd);
 	if (r >= 0)
 		r = files_gather(w, start, &files, err);
 	if (r >= 0)
 		r = cgroup_join(w, &start->limits, &procs, err);
+	if (r >= 0 && w->supervisor->privd)
+		return worker_hand_over(w, &files, err);
 	if (r >= 0)
 		r = keeper_spawn(w, &files, procs, err);
 	worker_files_close(&files);

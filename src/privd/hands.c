@@ -42,11 +42,12 @@ static void answer(struct hands *h, uint64_t serial, int fd, const struct error 
 
 /* --- keepers --- */
 
+/* Whose group is root's is not given to a worker. */
 static long kvm_group(void)
 {
 	struct stat st;
 
-	return stat("/dev/kvm", &st) < 0 ? -1 : (long)st.st_gid;
+	return stat("/dev/kvm", &st) < 0 || !st.st_gid ? -1 : (long)st.st_gid;
 }
 
 static void keeper_begin(struct hands *h, const struct hands_request *q)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Operations "start" (a keeper and its worker, with a user and control group of their own) and
- * "password". Both are judged here and done by the hands (hands.h), whose answers end the calls.
+ * Operations "start" (a keeper and its worker, with a user and control group of their own), "kill"
+ * and "password". The first and the last are judged here and done by the hands (hands.h), whose
+ * answers end the calls.
  *
  * A worker's user is the next of the pool that no process has, so that one is not used again while
  * anything of its former machine may still be about. The run folder is given to it here.
@@ -17,10 +18,12 @@
 #include <linux/capability.h>
 #include <linux/magic.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 
 /* Calls that the hands have: fewer than answers that fit into their socket. */
@@ -218,6 +221,59 @@ static int start_run(struct privd_call *c, struct error *err)
 	return r;
 }
 
+/* --- kill --- */
+
+struct kill_arguments {
+	pid_t pid;
+	int keeper; /* it is one, and is to kill its worker */
+};
+
+/* The file's text, ended by 0. */
+static int proc_read(const char *path, char *text, size_t size)
+{
+	_cleanup_close_ int fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	text[MAX(n, 0)] = 0;
+	return n < 0 ? -errno : 0;
+}
+
+/*
+ * Only processes of workers' users may be killed. Whose the number of a process was is of worth
+ * because the signal goes to the descriptor: if another one has the number by now, to nobody.
+ */
+static int kill_decode(struct privd_call *c, struct error *err)
+{
+	struct kill_arguments *a = c->arguments;
+	char path[64], text[2048], *at;
+	unsigned uid = 0;
+	int r = privd_unpack(c, err, "{s?b}", "keeper", &a->keeper);
+
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", c->fds[0]);
+	at = proc_read(path, text, sizeof(text)) < 0 ? NULL : strstr(text, "\nPid:");
+	if (!at || sscanf(at, "\nPid: %d", &a->pid) != 1 || a->pid <= 0)
+		return error_set(err, -EINVAL, "the descriptor is of no process");
+	snprintf(path, sizeof(path), "/proc/%d/status", a->pid);
+	at = proc_read(path, text, sizeof(text)) < 0 ? NULL : strstr(text, "\nUid:");
+	if (!at || sscanf(at, "\nUid: %u", &uid) != 1)
+		return error_set(err, -ESRCH, "process %d is gone", a->pid);
+	if (c->config->uid_count && uid - c->config->first_uid >= c->config->uid_count)
+		return error_set(err, -EACCES, "process %d is no machine's", a->pid);
+	return 0;
+}
+
+static int kill_run(struct privd_call *c, struct error *err)
+{
+	const struct kill_arguments *a = c->arguments;
+	int signo = a->keeper ? SIGQUIT : SIGKILL;
+
+	if (syscall(SYS_pidfd_send_signal, c->fds[0], signo, NULL, 0) < 0)
+		return error_errno(err, -errno, "cannot kill process %d", a->pid);
+	return 0;
+}
+
 /* --- password --- */
 
 static int password_decode(struct privd_call *c, struct error *err)
@@ -254,12 +310,13 @@ static int ping_run(struct privd_call *c, struct error *err)
 	return 0;
 }
 
-static const int calls[] = { SCMP_SYS(openat), SCMP_SYS(fstatfs), SCMP_SYS(fchown),
-			     SCMP_SYS(fchmod), SCMP_SYS(getpriority) };
+static const int calls[] = { SCMP_SYS(openat), SCMP_SYS(fstatfs),           SCMP_SYS(fchown),
+			     SCMP_SYS(fchmod), SCMP_SYS(pidfd_send_signal), SCMP_SYS(getpriority) };
 
 static const struct privd_operation operations[] = {
 	{ "ping", 0, 0, 0, NULL, ping_run },
 	{ "start", sizeof(struct start_arguments), 3, PRIVD_FDS_MAX - 1, start_decode, start_run },
+	{ "kill", sizeof(struct kill_arguments), 1, 1, kill_decode, kill_run },
 	{ "password", sizeof(struct hands_request), 0, 0, password_decode, password_run },
 };
 
@@ -267,6 +324,6 @@ const struct privd_group privd_machine = {
 	operations,
 	ARRAY_SIZE(operations),
 	{ calls, ARRAY_SIZE(calls), NULL, 0 },
-	BIT(CAP_CHOWN) | BIT(CAP_FOWNER) | BIT(CAP_DAC_OVERRIDE),
+	BIT(CAP_CHOWN) | BIT(CAP_FOWNER) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_KILL),
 	machine_begin,
 };
