@@ -559,6 +559,11 @@ static void adopt(void *context, const char *id)
 		vm->started = started;
 		vm->state_since = started;
 		entry_of(vm)->was_running = false;
+		/* A restart of the service may have cost them. */
+		if (vm_limits_apply(vm, &vm->settings, &err) < 0)
+			event_add(d->events, SEVERITY_WARNING, "vm-limits-lost", vm->id, NULL, NULL,
+				  "\"%s\" runs on without its limits: %s", vm->settings.name,
+				  err.message);
 		tell(vm, SEVERITY_INFORMATION, "vm-adopted", "runs on: it was taken over");
 	} else if (r == -ECHILD) {
 		vm_state_set(vm, VM_RUNNING, NULL);

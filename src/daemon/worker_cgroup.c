@@ -34,11 +34,30 @@ static int file_write(const char *cgroup, const char *id, const char *name, cons
 
 /* --- ours --- */
 
-/* A group with processes of its own gives its children no controllers: so we go into one, too. */
+static bool inside(const char *cgroup)
+{
+	_cleanup_fclose_ FILE *file = NULL;
+	char path[4096];
+	int pid;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+	file = fopen(path, "re");
+	while (file && fscanf(file, "%d", &pid) == 1)
+		if (pid == getpid())
+			return true;
+	return false;
+}
+
+/*
+ * A group with processes of its own gives its children no controllers, or takes them for groups of
+ * threads that no process may join: so we go into one, too.
+ */
 static int step_aside(const char *cgroup)
 {
 	char path[4096];
 
+	if (!inside(cgroup))
+		return 0;
 	snprintf(path, sizeof(path), "%s/service", cgroup);
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
 		return -errno;
@@ -55,16 +74,17 @@ int supervisor_cgroup_set_up(struct supervisor *s, const char *path, struct erro
 		return error_set(err, -ENAMETOOLONG, "the cgroup's path is too long");
 	if (stat(path, &st) < 0)
 		return error_errno(err, -errno, "cgroup \"%s\"", path);
-	for (size_t i = 0; i < ARRAY_SIZE(controllers); i++) {
-		int one = file_write(path, ".", "cgroup.subtree_control", controllers[i]);
-
-		if (one == -EBUSY && step_aside(path) >= 0)
-			one = file_write(path, ".", "cgroup.subtree_control", controllers[i]);
-		r = one < 0 && !i ? one : r;
-	}
 	s->cgroup = strdup(path);
 	if (!s->cgroup)
 		return error_set(err, -ENOMEM, "out of memory");
+	r = step_aside(path);
+	if (r < 0)
+		return error_errno(err, r, "cannot leave the cgroup \"%s\" to machines", path);
+	for (size_t i = 0; i < ARRAY_SIZE(controllers); i++) {
+		int one = file_write(path, ".", "cgroup.subtree_control", controllers[i]);
+
+		r = one < 0 && !i ? one : r;
+	}
 	/* Groups are of use without it: to count, and to end all of a worker. */
 	return r < 0 ? error_errno(err, r, "cgroup \"%s\" has no controller cpu to give", path) : 0;
 }
