@@ -145,7 +145,22 @@ void worker_cpu_max(const struct worker_limits *l, char text[static 48])
 
 static bool limits_usual(const struct worker_limits *l)
 {
-	return (!l->cpu_limit || l->cpu_limit >= 100) && (!l->cpu_weight || l->cpu_weight == 100);
+	return (!l->cpu_limit || l->cpu_limit >= 100) && (!l->cpu_weight || l->cpu_weight == 100) &&
+	       !l->memory_max;
+}
+
+static int limit_memory(struct supervisor *s, const char *id, const struct worker_limits *l,
+			struct error *err)
+{
+	char text[48] = "max";
+	int r;
+
+	if (l->memory_max)
+		snprintf(text, sizeof(text), "%llu", (unsigned long long)l->memory_max);
+	r = file_write(s->cgroup, id, "memory.max", text);
+	if (r >= 0 || (r == -ENOENT && !l->memory_max))
+		return 0;
+	return error_errno(err, r, "cannot limit memory in the cgroup");
 }
 
 int worker_cgroup_limit(struct supervisor *s, const char *id, const struct worker_limits *l,
@@ -157,8 +172,9 @@ int worker_cgroup_limit(struct supervisor *s, const char *id, const struct worke
 	if (!s->cgroup)
 		return limits_usual(l) ? 0
 				       : error_set(err, -EOPNOTSUPP,
-						   "limits of processor time need a delegated "
-						   "cgroup, which the service does not have here");
+						   "limits of processor time and memory need a "
+						   "delegated cgroup, which the service does not "
+						   "have here");
 	worker_cpu_max(l, text);
 	r = file_write(s->cgroup, id, "cpu.max", text);
 	if (r >= 0) {
@@ -166,9 +182,9 @@ int worker_cgroup_limit(struct supervisor *s, const char *id, const struct worke
 			 worker_cpu_weight(l->cpu_weight ? l->cpu_weight : 100));
 		r = file_write(s->cgroup, id, "cpu.weight", text);
 	}
-	if (r >= 0 || (r == -ENOENT && limits_usual(l)))
-		return 0;
-	return error_errno(err, r, "cannot limit processor time in the cgroup");
+	if (r < 0 && (r != -ENOENT || !limits_usual(l)))
+		return error_errno(err, r, "cannot limit processor time in the cgroup");
+	return limit_memory(s, id, l, err);
 }
 
 int worker_cgroup_number(struct supervisor *s, const char *id, const char *file, const char *key,
