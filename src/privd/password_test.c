@@ -7,6 +7,7 @@
 #include "privd/password.h"
 
 #include "lib/cleanup.h"
+#include "lib/sandbox.h"
 #include "lib/types.h"
 
 #include <errno.h>
@@ -153,6 +154,11 @@ int main(void)
 	char folder[] = "/tmp/partita-pam-XXXXXX", line[64];
 	int r;
 
+	if (SANDBOX_SANITIZED) {
+		puts("a sanitizer's crypt() finds no libcrypt behind it, as modules of PAM load "
+		     "it");
+		return 77;
+	}
 	if (geteuid()) {
 		puts("only root can put other users into the place of the host's");
 		return 77;
