@@ -130,14 +130,6 @@ unsigned fake_save_cancels(const char *id)
 	return find(id)->cancels;
 }
 
-void fake_event(const char *id, json_t *event)
-{
-	struct worker *w = find(id);
-
-	w->events->event(w->context, w, event);
-	json_decref(event);
-}
-
 unsigned fake_kills(const char *id)
 {
 	return find(id)->kills;

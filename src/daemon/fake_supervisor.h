@@ -17,7 +17,6 @@ const char *fake_asked(const char *id); /* the request that waits for an answer;
 /* Answers it: 0, or negative with the words. */
 void fake_answer(const char *id, int result, const char *words);
 void fake_state(const char *id, const char *state);
-void fake_event(const char *id, json_t *event); /* takes it */
 void fake_end(const char *id, enum worker_end end, const char *words);
 unsigned fake_kills(const char *id);
 unsigned fake_save_cancels(const char *id);

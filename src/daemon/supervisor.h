@@ -50,6 +50,11 @@ struct supervisor_options {
 	unsigned uid_count;
 	/* Path of our cgroup (version 2), delegated to us, below which each has one; NULL: none. */
 	const char *cgroup;
+	/*
+	 * Socket of partita-privd: it starts and kills workers, with users of its own, and opens
+	 * what we may not. What it refuses is told as an end of the worker. NULL: we do it.
+	 */
+	const char *privd;
 };
 
 int supervisor_new(struct loop *loop, const struct supervisor_options *o, struct supervisor **ret,
@@ -63,6 +68,7 @@ struct worker_limits {
 	unsigned cpu_limit; /* percent of cpu_count processors; 100 = none */
 	unsigned cpu_count;
 	unsigned cpu_weight; /* 1..10000 as Hyper-V's; 100 = usual */
+	uint64_t memory_max; /* bytes, beyond which it is killed (WORKER_END_MEMORY); 0 = none */
 };
 
 struct worker_start {
