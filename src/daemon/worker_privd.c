@@ -35,18 +35,30 @@ void worker_handover_free(struct worker *w)
 
 /* --- the keeper --- */
 
+/*
+ * A privd that ended, or is too slow, may have started the keeper and not have said so: then the
+ * lock is held, and the keeper is found by its record. One that starts later finds no run folder
+ * any more, and gives up.
+ */
+static bool started_unsaid(struct worker_handover *h, int result)
+{
+	worker_files_close(&h->files); /* the lock is ours, too */
+	return (result == -EPIPE || result == -ETIMEDOUT) && worker_folder_kept(h->worker->folder);
+}
+
 static void on_started(struct privd_request *r, const struct privd_answer *a)
 {
 	struct worker_handover *h = container_of(r, struct worker_handover, start);
 	struct worker *w = h->worker;
+	bool started = a->result >= 0 && a->fd_count == 1;
 
-	if (a->result < 0 || a->fd_count != 1) {
+	if (!started && !started_unsaid(h, a->result)) {
 		worker_fail(w, a->result < 0 ? a->err->message
 					     : "partita-privd gave no descriptor of the keeper");
 		return;
 	}
 	worker_handover_free(w);
-	if (worker_watch_keeper(w, steal_fd(&a->fds[0])) < 0)
+	if (!started || worker_watch_keeper(w, steal_fd(&a->fds[0])) < 0)
 		worker_look_later(w);
 	if (w->killed)
 		worker_kill(w);

@@ -9,6 +9,7 @@
 #include "daemon/supervisor_internal.h"
 #include "daemon/testing.h"
 #include "lib/cleanup.h"
+#include "privd/message.h"
 #include "privd/spawn.h"
 
 #include <errno.h>
@@ -18,7 +19,9 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -343,6 +346,39 @@ static void test_without_privd_nothing_starts_and_words_say_so(void **state)
 	assert_false(run_folder_exists(f));
 }
 
+/* It has started the keeper, and ends before it says so: the lock is held, so somebody is there. */
+static void test_a_keeper_that_nobody_told_of_is_not_forgotten(void **state)
+{
+	struct fixture *f = *state;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), fd;
+	static char text[PRIVD_REQUEST_MAX];
+	struct message m;
+	struct seen v;
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/false", folder);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	supervisor_free(f->s);
+	f->s = supervise(f, address.sun_path);
+	start(f, &v);
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(message_receive(fd, text, sizeof(text), &m), 1);
+	assert_true(m.fd_count >= 3);
+	close(fd);
+	close(listener);
+	for (int i = 0; i < 20; i++)
+		loop_once(f->loop, 10);
+	assert_false(v.ended);
+	assert_true(run_folder_exists(f));
+	message_close(&m); /* and the lock */
+	wait_for(f, &v, NULL);
+	assert_int_equal(v.end, WORKER_END_LOST);
+	assert_false(run_folder_exists(f));
+	unlink(address.sun_path);
+}
+
 /* --- the other side --- */
 
 static int file_make(const char *name, const char *text, size_t size)
@@ -406,6 +442,7 @@ static int tests_run(void)
 		privd_test(test_a_file_outside_of_the_folders_ends_it_with_words),
 		privd_test(test_a_machine_may_have_very_many_files),
 		privd_test(test_without_privd_nothing_starts_and_words_say_so),
+		privd_test(test_a_keeper_that_nobody_told_of_is_not_forgotten),
 	};
 
 	if (root && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
