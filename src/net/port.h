@@ -33,7 +33,7 @@ enum net_segmentation {
 	NET_SEGMENT_NONE = 0,
 	NET_SEGMENT_TCP4 = 1,
 	NET_SEGMENT_TCP6 = 4,
-	NET_SEGMENT_UDP = 5, /* datagrams of the same ports (VIRTIO_NET_HDR_GSO_UDP_L4) */
+	NET_SEGMENT_UDP = 5,    /* datagrams of the same ports (VIRTIO_NET_HDR_GSO_UDP_L4) */
 	NET_SEGMENT_ECN = 0x80, /* beside TCP4 or TCP6 */
 };
 struct net_offload {
