@@ -61,7 +61,7 @@ static void lie(uint8_t *memory, struct reader *r)
 
 	/* Control words are small targets: half of the lies go there. */
 	if (where & 1)
-		where = 64 + (where >> 1) % 8 * 64;
+		where = 64 + (where >> 1) % 10 * 64;
 	else
 		where = (where >> 1) % (MEMORY / 4) * 4;
 	__atomic_store_n((uint32_t *)(memory + where), value, __ATOMIC_RELAXED);

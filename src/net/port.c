@@ -52,6 +52,7 @@ struct shared_ring {
 	struct shared_word tail;       /* the reader's */
 	struct shared_word asleep;     /* the reader wants to be woken */
 	struct shared_word wants_room; /* the writer does */
+	struct shared_word takes;      /* what may be left to do: the reader's, NET_TAKES_* */
 };
 
 struct shared {
@@ -324,6 +325,16 @@ bool net_port_arm(struct net_port *p)
 		return true;
 	(void)flag_take(&h->shared->asleep);
 	return false;
+}
+
+void net_port_take(struct net_port *p, unsigned takes)
+{
+	__atomic_store_n(&p->in.shared->takes.value, takes, __ATOMIC_RELAXED);
+}
+
+unsigned net_port_takes(const struct net_port *p)
+{
+	return __atomic_load_n(&p->out.shared->takes.value, __ATOMIC_RELAXED) & NET_TAKES_ALL;
 }
 
 int net_port_fd(const struct net_port *p)

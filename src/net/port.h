@@ -24,7 +24,7 @@
 #define NET_FRAME_MAX 65562u   /* the largest IP packet, header and two VLAN tags (rounded) */
 #define NET_RING_SIZE 1048576u /* bytes of a ring as usual; a power of two, 128 KiB to 16 MiB */
 
-/* What is left to do, as virtio has it (virtio 1.2, 5.1.6: struct virtio_net_hdr). */
+/* What is left to do, as virtio has it (virtio 1.3, 5.1.6: struct virtio_net_hdr). */
 enum net_offload_flag {
 	NET_CHECKSUM_NEEDED = BIT(0), /* checksum_start and _offset say where */
 	NET_CHECKSUM_VALID = BIT(1),  /* has been looked at, or need not be */
@@ -32,8 +32,8 @@ enum net_offload_flag {
 enum net_segmentation {
 	NET_SEGMENT_NONE = 0,
 	NET_SEGMENT_TCP4 = 1,
-	NET_SEGMENT_UDP = 3,
 	NET_SEGMENT_TCP6 = 4,
+	NET_SEGMENT_UDP = 5,    /* datagrams of the same ports (VIRTIO_NET_HDR_GSO_UDP_L4) */
 	NET_SEGMENT_ECN = 0x80, /* beside TCP4 or TCP6 */
 };
 struct net_offload {
@@ -94,6 +94,22 @@ void net_port_release(struct net_port *p);
  */
 int net_port_fd(const struct net_port *p);
 bool net_port_arm(struct net_port *p);
+
+/* What may be left to do to a frame for somebody. */
+enum net_takes {
+	NET_TAKES_CHECKSUM = BIT(0),
+	NET_TAKES_TCP4 = BIT(1), /* these with NET_TAKES_CHECKSUM only */
+	NET_TAKES_TCP6 = BIT(2),
+	NET_TAKES_UDP = BIT(3),
+	NET_TAKES_ECN = BIT(4), /* beside TCP */
+	NET_TAKES_ALL = 0x1f,
+};
+/*
+ * The port's side says what it takes, at any time; nothing at first. The switch does the rest
+ * before it sends. Frames that are in the ring already are as they are.
+ */
+void net_port_take(struct net_port *p, unsigned takes);
+unsigned net_port_takes(const struct net_port *p); /* what the other side has said */
 
 struct net_port_counters {
 	uint64_t frames_in, bytes_in, frames_out, bytes_out;

@@ -53,7 +53,7 @@ static void pair_drop(struct pair *p)
 /* A control word: `ring` 0 is to the switch; `word` head, tail, asleep, wants_room. */
 static uint32_t *word_of(struct pair *p, unsigned ring, unsigned word)
 {
-	return (uint32_t *)(p->memory + RINGS_AT + (ring * 4 + word) * LINE);
+	return (uint32_t *)(p->memory + RINGS_AT + (ring * 5 + word) * LINE);
 }
 
 static bool readable(const struct net_port *p)
@@ -127,7 +127,7 @@ static void test_offloads_travel_and_are_judged(void **state)
 		{ .header_size = 129 },
 		{ .segmentation = 1, .segment_size = 1 },                /* no checksum */
 		{ .flags = 1, .checksum_start = 34, .segmentation = 4 }, /* no size */
-		{ .flags = 1, .checksum_start = 34, .segmentation = 0x83, .segment_size = 9 },
+		{ .flags = 1, .checksum_start = 34, .segmentation = 0x85, .segment_size = 9 },
 		{ .flags = 1, .checksum_start = 34, .segmentation = 0x80, .segment_size = 9 },
 	};
 	uint8_t bytes[128] = { 0 };
@@ -158,6 +158,21 @@ static void test_offloads_travel_and_are_judged(void **state)
 		assert_int_equal(net_port_receive(p.a, &f), -EIO);
 		pair_drop(&p);
 	}
+}
+
+static void test_what_a_port_takes(void **state)
+{
+	struct pair p;
+
+	(void)state;
+	pair_make(&p);
+	assert_int_equal(net_port_takes(p.a), 0);
+	net_port_take(p.b, NET_TAKES_CHECKSUM | NET_TAKES_TCP4);
+	assert_int_equal(net_port_takes(p.a), NET_TAKES_CHECKSUM | NET_TAKES_TCP4);
+	assert_int_equal(net_port_takes(p.b), 0);
+	*word_of(&p, 1, 4) = 0xffffffff;
+	assert_int_equal(net_port_takes(p.a), NET_TAKES_ALL);
+	pair_drop(&p);
 }
 
 static void test_sizes_that_are_refused(void **state)
@@ -493,6 +508,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_frames_of_all_sizes_both_ways),
 		cmocka_unit_test(test_offloads_travel_and_are_judged),
+		cmocka_unit_test(test_what_a_port_takes),
 		cmocka_unit_test(test_sizes_that_are_refused),
 		cmocka_unit_test(test_wake_only_when_asleep),
 		cmocka_unit_test(test_room_is_told),
