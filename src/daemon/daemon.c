@@ -9,12 +9,10 @@
 #include "lib/cleanup.h"
 #include "lib/folder.h"
 #include "lib/log.h"
+#include "privd/spawn.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define WORKER_UID_FIRST 2000000 /* far from people's and from containers' usual ranges */
-#define WORKER_UID_COUNT 65536
 
 static void on_refusal(void *context, const struct caller *c, enum operation op,
 		       const struct target *t)
@@ -53,6 +51,7 @@ static int open_supervisor(struct daemon *d, const struct daemon_options *o, str
 		.first_uid = o->user ? 0 : WORKER_UID_FIRST,
 		.uid_count = o->user ? 0 : WORKER_UID_COUNT,
 		.cgroup = o->cgroup,
+		.privd = o->privd,
 	};
 
 	return supervisor_new(d->loop, &s, &d->supervisor, err);
@@ -76,7 +75,8 @@ static int copy_options(struct daemon *d, const struct daemon_options *o, struct
 	d->begun = time_ms();
 	d->state_folder = strdup(o->state_folder);
 	d->run_folder = strdup(o->run_folder);
-	if (!d->state_folder || !d->run_folder)
+	d->privd = o->privd ? strdup(o->privd) : NULL;
+	if (!d->state_folder || !d->run_folder || (o->privd && !d->privd))
 		return error_set(err, -ENOMEM, "not enough memory");
 	r = folder_make_all(d->state_folder, err);
 	return r == 0 ? folder_make_all(d->run_folder, err) : r;
@@ -143,5 +143,6 @@ void daemon_free(struct daemon *d)
 	database_close(d->db);
 	free(d->state_folder);
 	free(d->run_folder);
+	free(d->privd);
 	free(d);
 }

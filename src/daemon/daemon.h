@@ -19,6 +19,7 @@ struct daemon_options {
 	bool user;                   /* a user's own service, not the host's */
 	const char *worker, *keeper; /* programs */
 	const char *cgroup;          /* delegated to us (supervisor.h); NULL: none */
+	const char *privd;           /* socket of partita-privd; NULL: none */
 };
 
 struct daemon {
@@ -34,6 +35,7 @@ struct daemon {
 	struct list vms; /* struct vm, in order of names, then ids */
 	unsigned vm_count;
 	char *state_folder, *run_folder;
+	char *privd; /* as in the options */
 	bool user;
 	int64_t begun; /* ms since 1970 */
 	/* private to vm.c and host.c from here on */

@@ -9,6 +9,7 @@
 #include "lib/cleanup.h"
 #include "lib/log.h"
 #include "lib/program.h"
+#include "privd/privd.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -20,13 +21,14 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #define DOORS_MAX   8
 #define DESCRIPTORS 65536 /* sockets of clients, and a few for each machine */
 
 static const char usage[] =
 	"usage: partitad [--user] [--state FOLDER] [--run FOLDER] [--socket PATH]\n"
-	"                [--worker PROGRAM] [--keeper PROGRAM] [--cgroup PATH]\n"
+	"                [--worker PROGRAM] [--keeper PROGRAM] [--cgroup PATH] [--privd PATH]\n"
 	"\n"
 	"Manages virtual machines: it keeps them, starts, watches and guards them, and serves\n"
 	"the REST interface to `partita` and other clients.\n"
@@ -41,6 +43,9 @@ static const char usage[] =
 	"  --keeper PROGRAM   partita-keeper; likewise\n"
 	"  --cgroup PATH      the control group below which machines get theirs (see\n"
 	"                     partitad(8)); default: ours, if it is delegated\n"
+	"  --privd PATH       socket of partita-privd(8), which starts machines for a service "
+	"that\n"
+	"                     is not root; default, without --user: " PRIVD_SOCKET "\n"
 	"  --help, --version\n"
 	"\n"
 	"SIGTERM ends the service and leaves the machines running; the next one takes them over.\n"
@@ -49,7 +54,7 @@ static const char usage[] =
 struct options {
 	struct daemon_options daemon;
 	struct door_options door;
-	char *state, *run, *machines, *socket, *worker, *keeper;
+	char *state, *run, *machines, *socket, *worker, *keeper, *privd, *cgroup;
 };
 
 struct program {
@@ -99,6 +104,23 @@ static int find_program(const char *name, const char *built, char **program, str
 	return r < 0 || *program ? r : error_set(err, -ENOMEM, "no memory");
 }
 
+/* Where we are among the control groups, if systemd says that all below is ours. */
+static char *own_cgroup(void)
+{
+	_cleanup_fclose_ FILE *file = fopen("/proc/self/cgroup", "re");
+	char line[PATH_MAX], path[PATH_MAX + 32], delegated[4] = "";
+
+	while (file && fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "\n")] = 0;
+		if (strncmp(line, "0::/", 4))
+			continue;
+		snprintf(path, sizeof(path), "/sys/fs/cgroup%s", line + 3);
+		if (getxattr(path, "user.delegate", delegated, 1) == 1 && *delegated == '1')
+			return strdup(path);
+	}
+	return NULL;
+}
+
 static int complete_options(struct options *o, struct error *err)
 {
 	bool user = o->daemon.user;
@@ -124,10 +146,17 @@ static int complete_options(struct options *o, struct error *err)
 		r = find_program("partita-keeper", "../daemon", &o->keeper, err);
 	if (r < 0)
 		return r;
+	/* Root needs nobody; and in a user's own service machines run as the user. */
+	if (!o->privd && !user && geteuid() && !access(PRIVD_SOCKET, F_OK))
+		o->privd = strdup(PRIVD_SOCKET);
+	if (!o->cgroup)
+		o->cgroup = own_cgroup();
 	o->daemon.state_folder = o->state;
 	o->daemon.run_folder = o->machines;
 	o->daemon.worker = o->worker;
 	o->daemon.keeper = o->keeper;
+	o->daemon.privd = o->privd;
+	o->daemon.cgroup = o->cgroup;
 	o->door = (struct door_options){ o->socket, o->state };
 	return 0;
 }
@@ -143,6 +172,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{ "worker", required_argument, NULL, 'w' },
 		{ "keeper", required_argument, NULL, 'k' },
 		{ "cgroup", required_argument, NULL, 'c' },
+		{ "privd", required_argument, NULL, 'p' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
@@ -150,11 +180,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 	const struct {
 		int letter;
 		char **place;
-	} texts[] = { { 's', &o->state },
-		      { 'r', &o->run },
-		      { 'S', &o->socket },
-		      { 'w', &o->worker },
-		      { 'k', &o->keeper } };
+	} texts[] = { { 's', &o->state },  { 'r', &o->run },    { 'S', &o->socket },
+		      { 'w', &o->worker }, { 'k', &o->keeper }, { 'c', &o->cgroup },
+		      { 'p', &o->privd } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
@@ -167,8 +195,6 @@ static int parse_options(int argc, char **argv, struct options *o)
 			*texts[i].place = strdup(optarg);
 		} else if (c == 'u') {
 			o->daemon.user = true;
-		} else if (c == 'c') {
-			o->daemon.cgroup = optarg;
 		} else if (c == 'V') {
 			puts("partitad " PARTITA_VERSION);
 			return 1;
@@ -191,6 +217,8 @@ static void options_deinit(struct options *o)
 	free(o->machines);
 	free(o->worker);
 	free(o->keeper);
+	free(o->privd);
+	free(o->cgroup);
 }
 
 /* --- running --- */

@@ -44,6 +44,7 @@ int worker_new(struct supervisor *s, const char *id, struct worker **ret, struct
 	list_append(&s->workers, &w->node);
 	snprintf(w->id, sizeof(w->id), "%s", id);
 	loop_timer_init(s->loop, &w->look, NULL);
+	loop_timer_init(s->loop, &w->kill_again, NULL);
 	worker_link_init(&w->link, w);
 	if (asprintf(&w->control, "%s/%s/control", s->run, id) < 0)
 		w->control = NULL;
@@ -67,6 +68,7 @@ int worker_new(struct supervisor *s, const char *id, struct worker **ret, struct
 
 void worker_free(struct worker *w)
 {
+	worker_handover_free(w);
 	worker_link_deinit(&w->link);
 	loop_timer_disarm(&w->look);
 	loop_unwatch(&w->keeper_watch);
@@ -98,6 +100,30 @@ void worker_on_event(struct worker *w, json_t *event)
 		w->events->event(w->context, w, event);
 }
 
+/* Nothing of it is left but `w`. */
+static void worker_gone(struct worker *w, enum worker_end end, const char *words)
+{
+	loop_timer_disarm(&w->look);
+	loop_unwatch(&w->keeper_watch);
+	loop_unwatch(&w->pid_watch);
+	worker_link_end(&w->link);
+	worker_folder_remove(w->supervisor, w->id);
+	worker_cgroup_remove(w->supervisor, w->id);
+	/* Whoever is told may start the machine again at once. */
+	list_remove(&w->node);
+	if (w->events->ended)
+		w->events->ended(w->context, w, end, words);
+	worker_free(w);
+}
+
+void worker_fail(struct worker *w, const char *words)
+{
+	char copy[sizeof(((struct error *)NULL)->message)];
+
+	snprintf(copy, sizeof(copy), "the worker was not started: %.480s", words);
+	worker_gone(w, WORKER_END_ERROR, copy);
+}
+
 static void worker_end(struct worker *w)
 {
 	struct worker_end_record record;
@@ -112,17 +138,7 @@ static void worker_end(struct worker *w)
 		f.why = why.message;
 	f.out_of_memory = worker_cgroup_out_of_memory(w->supervisor, w->id);
 	end = worker_end_judge(&f, words, sizeof(words));
-	loop_timer_disarm(&w->look);
-	loop_unwatch(&w->keeper_watch);
-	loop_unwatch(&w->pid_watch);
-	worker_link_end(&w->link);
-	worker_folder_remove(w->supervisor, w->id);
-	worker_cgroup_remove(w->supervisor, w->id);
-	/* Whoever is told may start the machine again at once. */
-	list_remove(&w->node);
-	if (w->events->ended)
-		w->events->ended(w->context, w, end, words);
-	worker_free(w);
+	worker_gone(w, end, words);
 }
 
 static bool end_is_written(const struct worker *w)
@@ -202,7 +218,9 @@ void worker_kill(struct worker *w)
 {
 	w->killed = true;
 	worker_recognise(w);
-	if (w->pid_fd >= 0)
+	if (w->supervisor->privd)
+		worker_privd_kill(w);
+	else if (w->pid_fd >= 0)
 		(void)syscall(SYS_pidfd_send_signal, w->pid_fd, SIGKILL, NULL, 0);
 	else if (w->keeper_fd >= 0)
 		(void)syscall(SYS_pidfd_send_signal, w->keeper_fd, SIGQUIT, NULL, 0);
@@ -253,6 +271,8 @@ static void isolation_choose(struct supervisor *s, const struct supervisor_optio
 
 	s->kvm_group = stat("/dev/kvm", &st) < 0 ? (gid_t)-1 : st.st_gid;
 	s->first_uid = o->first_uid;
+	if (s->privd)
+		return; /* it isolates workers, or refuses to start them */
 	if (o->first_uid && o->uid_count && users)
 		s->uid_count = o->uid_count;
 	else
@@ -323,6 +343,10 @@ int supervisor_new(struct loop *loop, const struct supervisor_options *o, struct
 		supervisor_free(s);
 		return r;
 	}
+	if (o->privd && (r = privd_new(loop, o->privd, &s->privd, err)) < 0) {
+		supervisor_free(s);
+		return r;
+	}
 	isolation_choose(s, o);
 	cgroup_choose(s, o->cgroup);
 	*ret = s;
@@ -335,6 +359,7 @@ void supervisor_free(struct supervisor *s)
 		return;
 	while (!list_empty(&s->workers))
 		worker_free(list_first(&s->workers, struct worker, node));
+	privd_free(s->privd);
 	if (s->run_fd >= 0)
 		close(s->run_fd);
 	free(s->cgroup);

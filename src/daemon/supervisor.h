@@ -49,6 +49,11 @@ struct supervisor_options {
 	unsigned uid_count;
 	/* Path of our cgroup (version 2), delegated to us, below which each has one; NULL: none. */
 	const char *cgroup;
+	/*
+	 * Socket of partita-privd: it starts and kills workers, with users of its own, and opens
+	 * what we may not. What it refuses is told as an end of the worker. NULL: we do it.
+	 */
+	const char *privd;
 };
 
 int supervisor_new(struct loop *loop, const struct supervisor_options *o, struct supervisor **ret,

@@ -4,6 +4,7 @@
 
 #include "daemon/supervisor.h"
 #include "lib/list.h"
+#include "privd/privd.h"
 
 #define WORKER_ID_MAX     64
 #define WORKER_STATE_SIZE 32
@@ -16,7 +17,8 @@ struct supervisor {
 	unsigned uid_count; /* 0 = workers run as we do */
 	gid_t kvm_group;    /* (gid_t)-1 = none */
 	bool namespaces;
-	char *cgroup; /* NULL = none */
+	char *cgroup;        /* NULL = none */
+	struct privd *privd; /* NULL = we do it ourselves */
 	char notes[512];
 	struct list workers;
 };
@@ -68,10 +70,23 @@ void worker_folder_remove(struct supervisor *s, const char *id);
 
 #define WORKER_FILES_MAX 640
 
+/* One that we may not open, and partita-privd is asked for. */
+struct worker_late_file {
+	struct list node;
+	struct privd_request request;
+	struct worker_handover *handover;
+	unsigned slot; /* in worker_files' fds */
+	bool read_only, locked;
+	char where[64];
+	char path[];
+};
+
 /* In the order of their numbers in the keeper: its run folder and lock come first. */
 struct worker_files {
 	unsigned count;
 	int fds[WORKER_FILES_MAX]; /* ours; -1 = given up */
+	bool may_be_late;          /* what we may not open becomes one of: */
+	struct list late;          /* worker_late_file */
 };
 
 /* How descriptors are numbered in a worker: keeper.c. */
@@ -80,7 +95,11 @@ struct worker_files {
 
 /* The descriptor's number in the worker, or -EMFILE. `fd` is the list's, also then. */
 int worker_files_add(struct worker_files *f, int fd, struct error *err) _must_check_;
+void worker_files_init(struct worker_files *f, bool may_be_late);
 void worker_files_close(struct worker_files *f);
+/* A late file has come: its descriptor becomes the list's, if it may be used. */
+int worker_files_come(struct worker_files *f, const struct worker_late_file *late, int fd,
+		      struct error *err) _must_check_;
 /* Opens what the description names, and says so in it. */
 int worker_files_open(struct worker_files *f, json_t *description, const char *folder,
 		      struct error *err) _must_check_;
@@ -94,6 +113,7 @@ int supervisor_cgroup_set_up(struct supervisor *s, const char *path,
 /* Makes the group; *ret_procs is where a process joins it. */
 int worker_cgroup_make(struct supervisor *s, const char *id, int *ret_procs,
 		       struct error *err) _must_check_;
+int worker_cgroup_open(struct supervisor *s, const char *id); /* the folder; or negative */
 void worker_cgroup_remove(struct supervisor *s, const char *id);
 int worker_cgroup_limit(struct supervisor *s, const char *id, const struct worker_limits *l,
 			struct error *err) _must_check_;
@@ -104,6 +124,16 @@ int worker_cgroup_number(struct supervisor *s, const char *id, const char *file,
 /* As the kernel wants them. */
 void worker_cpu_max(const struct worker_limits *l, char text[static 48]);
 unsigned worker_cpu_weight(unsigned hyperv);
+
+/* --- worker_privd.c: through partita-privd --- */
+
+/*
+ * Has the late files opened and the keeper started; `files` are taken over, `procs` is not needed
+ * then. What goes wrong ends the worker.
+ */
+int worker_hand_over(struct worker *w, struct worker_files *files, struct error *err) _must_check_;
+void worker_handover_free(struct worker *w); /* harmless when there is none */
+void worker_privd_kill(struct worker *w);
 
 /* --- worker_link.c: the client of the control socket --- */
 
@@ -148,10 +178,16 @@ struct worker {
 	struct loop_timer look; /* until its record is there */
 	unsigned looks;
 	bool killed, recorded;
+	struct worker_handover *handover; /* partita-privd is starting it; NULL = not */
+	struct privd_request kill;
+	struct loop_timer kill_again;
+	unsigned kills;
 	char state[WORKER_STATE_SIZE];
 	struct worker_link link;
 };
 
+/* It was not started after all: tells why, and frees it. From the loop. */
+void worker_fail(struct worker *w, const char *words);
 /* What the link tells. */
 void worker_on_state(struct worker *w, const char *state);
 void worker_on_event(struct worker *w, json_t *event);

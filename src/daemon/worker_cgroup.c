@@ -91,6 +91,11 @@ int worker_cgroup_make(struct supervisor *s, const char *id, int *ret_procs, str
 	return 0;
 }
 
+int worker_cgroup_open(struct supervisor *s, const char *id)
+{
+	return s->cgroup ? file_open(s->cgroup, id, ".", O_RDONLY | O_DIRECTORY) : -ENOENT;
+}
+
 void worker_cgroup_remove(struct supervisor *s, const char *id)
 {
 	char path[4096];

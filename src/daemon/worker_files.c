@@ -27,12 +27,26 @@ int worker_files_add(struct worker_files *f, int fd, struct error *err)
 	return (int)(WORKER_RUN_FD + f->count++);
 }
 
+void worker_files_init(struct worker_files *f, bool may_be_late)
+{
+	*f = (struct worker_files){ .may_be_late = may_be_late };
+	list_init(&f->late);
+}
+
 void worker_files_close(struct worker_files *f)
 {
 	for (unsigned i = 0; i < f->count; i++)
 		if (f->fds[i] >= 0)
 			close(f->fds[i]);
 	f->count = 0;
+	list_foreach_safe(it, &f->late)
+	{
+		struct worker_late_file *late = list_entry(it, struct worker_late_file, node);
+
+		privd_cancel(&late->request);
+		list_remove(&late->node);
+		free(late);
+	}
 }
 
 /* --- the files that a description names --- */
@@ -68,25 +82,90 @@ static char *absolute(const struct opener *o, const char *path)
 	return asprintf(&ret, "%s/%s", o->folder, path) < 0 ? NULL : ret;
 }
 
-static int kind_check(const struct opener *o, int fd, const char *where, const char *path)
+/* How a file is meant, and may be used: `locked`, nobody else may have it. */
+struct use {
+	const char *where, *path;
+	bool read_only, locked;
+};
+
+static int use_check(const struct use *u, int fd, struct error *err)
 {
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
-		return error_errno(o->err, -errno, "%s: \"%s\"", where, path);
+		return error_errno(err, -errno, "%s: \"%s\"", u->where, u->path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return error_set(o->err, -EINVAL, "%s: \"%s\" is neither a file nor a disk", where,
-				 path);
+		return error_set(err, -EINVAL, "%s: \"%s\" is neither a file nor a disk", u->where,
+				 u->path);
+	if (fcntl(fd, F_SETFL, 0) < 0)
+		return error_errno(err, -errno, "%s: \"%s\"", u->where, u->path);
+	if (u->locked && lock_check(fd, u->read_only) < 0)
+		return error_set(err, -EBUSY,
+				 "%s: another process has \"%s\" open; close that one first (it "
+				 "may be a running virtual machine)",
+				 u->where, u->path);
 	return 0;
 }
 
-/* `file` is an object with a path; NULL: there is none. `locked`: nobody else may have it. */
+/* Its place, which stays empty until it comes. */
+static int late_add(struct worker_files *f, const struct use *u, struct error *err)
+{
+	struct worker_late_file *late = calloc(1, sizeof(*late) + strlen(u->path) + 1);
+	int n = late ? worker_files_add(f, -1, err) : error_set(err, -ENOMEM, "out of memory");
+
+	if (n < 0) {
+		free(late);
+		return n;
+	}
+	late->slot = f->count - 1;
+	late->read_only = u->read_only;
+	late->locked = u->locked;
+	snprintf(late->where, sizeof(late->where), "%s", u->where);
+	strcpy(late->path, u->path);
+	list_append(&f->late, &late->node);
+	return n;
+}
+
+int worker_files_come(struct worker_files *f, const struct worker_late_file *late, int fd,
+		      struct error *err)
+{
+	const struct use use = { late->where, late->path, late->read_only, late->locked };
+	int r = use_check(&use, fd, err);
+
+	if (r < 0)
+		close(fd);
+	else
+		f->fds[late->slot] = fd;
+	return r;
+}
+
+/* Its number in the worker. */
+static int use_begin(const struct opener *o, const struct use *u)
+{
+	/* Not to wait for a pipe's other end. */
+	int fd = open(u->path,
+		      (u->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int r;
+
+	if (fd < 0 && errno == EACCES && o->files->may_be_late)
+		return late_add(o->files, u, o->err);
+	if (fd < 0)
+		return error_errno(o->err, -errno, "%s: cannot open \"%s\"%s", u->where, u->path,
+				   u->read_only ? "" : " for writing");
+	r = use_check(u, fd, o->err);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return worker_files_add(o->files, fd, o->err);
+}
+
+/* `file` is an object with a path; NULL: there is none. */
 static int file_open(const struct opener *o, json_t *file, const char *where, bool read_only,
 		     bool locked)
 {
 	const char *named = json_string_value(json_object_get(file, "path"));
 	_cleanup_free_ char *path = named ? absolute(o, named) : NULL;
-	_cleanup_close_ int fd = -1;
 	int n;
 
 	if (!file)
@@ -94,21 +173,7 @@ static int file_open(const struct opener *o, json_t *file, const char *where, bo
 	if (!path)
 		return named ? error_set(o->err, -ENOMEM, "out of memory")
 			     : error_set(o->err, -EINVAL, "%s needs a path", where);
-	/* Not to wait for a pipe's other end. */
-	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0)
-		return error_errno(o->err, -errno, "%s: cannot open \"%s\"%s", where, path,
-				   read_only ? "" : " for writing");
-	if (kind_check(o, fd, where, path) < 0)
-		return o->err ? o->err->code : -EINVAL;
-	if (fcntl(fd, F_SETFL, 0) < 0)
-		return error_errno(o->err, -errno, "%s: \"%s\"", where, path);
-	if (locked && lock_check(fd, read_only) < 0)
-		return error_set(o->err, -EBUSY,
-				 "%s: another process has \"%s\" open; close that one first (it "
-				 "may be a running virtual machine)",
-				 where, path);
-	n = worker_files_add(o->files, steal_fd(&fd), o->err);
+	n = use_begin(o, &(struct use){ where, path, read_only, locked });
 	if (n < 0)
 		return n;
 	json_object_set_new(file, "path", json_string(path));

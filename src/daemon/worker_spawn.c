@@ -7,144 +7,36 @@
 #include "daemon/supervisor_internal.h"
 #include "lib/cleanup.h"
 #include "lib/unix_socket.h"
+#include "privd/spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 
 #define BACKLOG             16
-#define KEEPER_ARGS_MAX     16
 #define CONSOLE_HISTORY_KIB 64 /* that a viewer gets who joins */
-
-/* --- the keeper's process --- */
-
-struct keeper_call {
-	char *argv[KEEPER_ARGS_MAX];
-	unsigned count;
-	char numbers[4][16];
-	int fds[WORKER_FILES_MAX + WORKER_FIRST_FD];
-	int fd_count;
-	int procs, outcome;
-};
-
-static void argument(struct keeper_call *c, const char *text)
-{
-	c->argv[c->count++] = (char *)text;
-}
-
-static void option(struct keeper_call *c, unsigned slot, const char *name, unsigned value)
-{
-	snprintf(c->numbers[slot], sizeof(c->numbers[slot]), "%u", value);
-	argument(c, name);
-	argument(c, c->numbers[slot]);
-}
-
-static void call_build(struct keeper_call *c, const struct worker *w, unsigned files)
-{
-	const struct supervisor *s = w->supervisor;
-
-	argument(c, "partita-keeper");
-	option(c, 0, "--files", files);
-	if (s->uid_count) {
-		option(c, 1, "--uid", w->uid);
-		option(c, 2, "--gid", getegid());
-		if (s->kvm_group != (gid_t)-1)
-			option(c, 3, "--group", s->kvm_group);
-	}
-	if (s->namespaces)
-		argument(c, "--namespaces");
-	argument(c, "--");
-	argument(c, s->worker);
-	argument(c, "--description-fd");
-	argument(c, "5");
-	argument(c, NULL);
-}
-
-/*
- * In the child, where only system calls are allowed. Descriptors go out of the way first, so that
- * none is written over before it has moved.
- */
-static void child_exec(struct keeper_call *c, const char *program)
-{
-	int above = WORKER_RUN_FD + c->fd_count, error;
-	sigset_t none;
-	ssize_t n;
-
-	c->outcome = fcntl(c->outcome, F_DUPFD_CLOEXEC, above);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
-	umask(007);
-	if (c->procs >= 0 && write(c->procs, "0", 1) < 0)
-		goto fail;
-	for (int i = 0; i < c->fd_count; i++) {
-		c->fds[i] = fcntl(c->fds[i], F_DUPFD_CLOEXEC, above);
-		if (c->fds[i] < 0)
-			goto fail;
-	}
-	for (int i = 0; i < c->fd_count; i++)
-		if (dup2(c->fds[i], WORKER_RUN_FD + i) < 0)
-			goto fail;
-	close_range((unsigned)above, ~0u, CLOSE_RANGE_CLOEXEC);
-	execv(program, c->argv);
-fail:
-	error = errno;
-	n = write(c->outcome, &error, sizeof(error));
-	_exit(n > 0 ? 127 : 126);
-}
-
-static int keeper_fork(struct keeper_call *c, const char *program, struct error *err)
-{
-	int outcome[2], fd, error = 0;
-	ssize_t n;
-	pid_t pid;
-
-	if (pipe2(outcome, O_CLOEXEC) < 0)
-		return error_errno(err, -errno, "cannot make a pipe");
-	c->outcome = outcome[1];
-	pid = fork();
-	if (!pid)
-		child_exec(c, program);
-	close(outcome[1]);
-	if (pid < 0) {
-		close(outcome[0]);
-		return error_errno(err, -errno, "cannot start a process");
-	}
-	do
-		n = read(outcome[0], &error, sizeof(error));
-	while (n < 0 && errno == EINTR);
-	close(outcome[0]);
-	if (n > 0) {
-		waitpid(pid, NULL, 0);
-		return error_errno(err, -error, "cannot run \"%.300s\"", program);
-	}
-	fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	return fd < 0 ? error_errno(err, -errno, "cannot watch the keeper") : fd;
-}
 
 /* `files` begin with the run folder and the lock. */
 int keeper_spawn(struct worker *w, struct worker_files *files, int procs, struct error *err)
 {
-	struct keeper_call *c = calloc(1, sizeof(*c));
-	int fd;
+	const struct supervisor *s = w->supervisor;
+	bool own = s->uid_count > 0;
+	const struct keeper_start start = {
+		.keeper = s->keeper,
+		.worker = s->worker,
+		.uid = own ? (long)w->uid : -1,
+		.gid = own ? (long)getegid() : -1,
+		.group = own && s->kvm_group != (gid_t)-1 ? (long)s->kvm_group : -1,
+		.namespaces = s->namespaces,
+		.fds = files->fds,
+		.fd_count = files->count,
+		.procs = procs,
+	};
 
-	if (!c)
-		return error_set(err, -ENOMEM, "out of memory");
-	c->procs = procs;
-	memcpy(c->fds, files->fds, files->count * sizeof(*files->fds));
-	c->fd_count = (int)files->count;
-	call_build(c, w, files->count - (WORKER_FIRST_FD - WORKER_RUN_FD));
-	fd = keeper_fork(c, w->supervisor->keeper, err);
-	free(c);
-	return fd;
+	return keeper_start(&start, err);
 }
 
 /* --- the run folder --- */
@@ -332,14 +224,17 @@ static int cgroup_join(struct worker *w, const struct worker_limits *l, int *ret
 
 static int start_in_folder(struct worker *w, const struct worker_start *start, struct error *err)
 {
-	struct worker_files files = { 0 };
+	struct worker_files files;
 	_cleanup_close_ int procs = -1;
 	int r = folder_open(w, err);
 
+	worker_files_init(&files, w->supervisor->privd);
 	if (r >= 0)
 		r = files_gather(w, start, &files, err);
 	if (r >= 0)
 		r = cgroup_join(w, &start->limits, &procs, err);
+	if (r >= 0 && w->supervisor->privd)
+		return worker_hand_over(w, &files, err);
 	if (r >= 0)
 		r = keeper_spawn(w, &files, procs, err);
 	worker_files_close(&files);

@@ -12,6 +12,8 @@
 #include "rest/auth.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "privd/password.h"
+#include "privd/privd.h"
 #include "rest/api.h"
 
 #include <errno.h>
@@ -25,6 +27,7 @@
 
 #define KEEP_MS      60000
 #define REFUSE_MS    2000 /* after a wrong password */
+#define PRIVD_MS     60000
 #define THREADS      2
 #define WAITING_MAX  64 /* checks that wait; beyond them 429 */
 #define PASSWORD_MAX 512
@@ -161,6 +164,25 @@ static void attempt_free(struct attempt *t)
 	free(t);
 }
 
+/* In a thread. Without the right to ask PAM, partita-privd is asked to. */
+static int password_ask(const struct auth *a, const struct attempt *t)
+{
+	struct error err = { 0 };
+	int r;
+
+	if (a->check)
+		return a->check(t->user, t->password, t->address);
+	if (!a->d->privd)
+		return password_check(t->user, t->password, t->address);
+	r = privd_ask_waiting(a->d->privd,
+			      json_pack("{s:s,s:s,s:s,s:s}", "op", "password", "user", t->user,
+					"password", t->password, "address", t->address),
+			      PRIVD_MS, &err);
+	if (r < 0 && r != -EACCES)
+		log_line("a password cannot be checked: %s", err.message);
+	return r;
+}
+
 static void *thread_main(void *p)
 {
 	struct auth *a = p;
@@ -177,7 +199,7 @@ static void *thread_main(void *p)
 		list_remove(&t->node);
 		list_append(&a->all, &t->node);
 		pthread_mutex_unlock(&a->lock);
-		t->result = a->check(t->user, t->password, t->address);
+		t->result = password_ask(a, t);
 		/* who he is may take a while too: names can come from elsewhere */
 		if (!t->result && !caller_of_user(t->user, &t->caller))
 			t->result = -EACCES;

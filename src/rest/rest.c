@@ -53,7 +53,7 @@ int rest_new(struct daemon *d, const struct rest_options *o, struct rest **ret, 
 		return error_errno(err, -ENOMEM, "cannot serve REST");
 	r = api_new(d, &rest->api, err);
 	if (r >= 0)
-		r = auth_new(d, o->password ? o->password : auth_pam, &rest->auth, err);
+		r = auth_new(d, o->password, &rest->auth, err);
 	http.context = rest->api;
 	if (r >= 0)
 		r = http_new(d->loop, &http, &rest->http, err);

@@ -2,9 +2,10 @@
 /*
  * A name and a password, asked of PAM as the service "partita" (/etc/pam.d/partita). It may ask for
  * a password once, without an echo; whatever else it asks for is not to be had here. The account is
- * checked as well: it may be locked or expired. Runs in a thread of auth.c, since PAM blocks.
+ * checked as well: it may be locked or expired. PAM blocks: this runs in a thread or process of its
+ * own.
  */
-#include "rest/auth.h"
+#include "privd/password.h"
 
 #include <errno.h>
 #include <security/pam_appl.h>
@@ -53,7 +54,7 @@ static void no_delay(int result, unsigned us, void *context)
 	(void)context;
 }
 
-int auth_pam(const char *user, const char *password, const char *address)
+int password_check(const char *user, const char *password, const char *address)
 {
 	struct pam_conv conversation = { converse, (char *)password };
 	union {
