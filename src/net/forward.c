@@ -425,7 +425,7 @@ bool forward_judge(struct net_switch_port *p, const struct net_frame *in)
 static void flood(struct net_switch_port *p, struct frame *f)
 {
 	struct net_switch *s = p->owner;
-	bool mirrored = p->settings.mirror == NET_MIRROR_SOURCE;
+	bool mirrored = p->settings.mirror == NET_MIRROR_SOURCE, anybody = false;
 	struct tagging t;
 
 	for (unsigned i = 0; i < s->port_end; i++) {
@@ -436,6 +436,7 @@ static void flood(struct net_switch_port *p, struct frame *f)
 		/* An unknown address is not that of a port which has only its own. */
 		if (!f->multicast && !q->settings.spoofing)
 			continue;
+		anybody = true;
 		if (!tagging_for(q, f, &t) || !admit(q, f))
 			continue;
 		if (s->mirrors && q->settings.mirror == NET_MIRROR_SOURCE && !mirrored) {
@@ -444,6 +445,8 @@ static void flood(struct net_switch_port *p, struct frame *f)
 		}
 		put_copy(q, f, &t);
 	}
+	if (!anybody)
+		port_drop(p, NET_DROP_NOWHERE);
 }
 
 uint64_t forward_size(const struct frame *f)
