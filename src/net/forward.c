@@ -353,18 +353,24 @@ static bool tells(const struct net_headers *h, bool from)
 	return from ? h->destination_port == DHCP6_SERVER : h->destination_port == DHCP6_CLIENT;
 }
 
-static void watch(struct net_switch_port *p, struct frame *f, bool from)
+static __attribute__((noinline)) void watch_tell(struct net_switch_port *p, struct frame *f,
+						 bool from)
 {
 	const struct net_switch_watcher *w = &p->owner->options.watcher;
 	uint8_t bytes[NET_WATCH_MAX];
 	size_t n, skip = ETHER_MACS + f->head.tags * VLAN_TAG;
 
-	if (!w->frame || !tells(&f->head, from) || f->head.tags > 1)
-		return;
 	n = net_headers_more(&f->head, NET_WATCH_MAX);
 	memcpy(bytes, f->head.bytes, ETHER_MACS);
 	memcpy(bytes + ETHER_MACS, f->head.bytes + skip, n - skip);
 	w->frame(w->context, p, from, f->vlan, bytes, n - skip + ETHER_MACS);
+}
+
+/* The copy is made elsewhere: its buffer is too large for the way of every frame. */
+static inline void watch(struct net_switch_port *p, struct frame *f, bool from)
+{
+	if (p->owner->options.watcher.frame && f->head.tags <= 1 && tells(&f->head, from))
+		watch_tell(p, f, from);
 }
 
 /* It may go to that port: rules, and who looks on. */
