@@ -244,6 +244,26 @@ static int plug_watch(struct plug *p, int fd, uint32_t events, struct error *err
 
 /* --- ports --- */
 
+static void wire_want(const struct plug *p, const net_mac *mac, bool wanted)
+{
+	static const net_mac none;
+	struct inet_mac m;
+
+	if (!p->wire || !memcmp(mac, &none, sizeof(none)))
+		return;
+	memcpy(&m, mac, sizeof(m));
+	/* A wire whose interface has gone has nothing more to hear. */
+	(void)net_wire_mac(net_switch_port_uplink(p->port), &m, wanted);
+}
+
+/* Wires that do not hear everything hear what is for this address, or no longer. */
+static void wires_want(const struct switchd *d, const net_mac *mac, bool wanted)
+{
+	for (struct net_switch_port *q = net_switch_next(d->s, NULL); q;
+	     q = net_switch_next(d->s, q))
+		wire_want(plug_of(q), mac, wanted);
+}
+
 static const struct schema_object *port_schema(void)
 {
 	return schema_find(&switch_description_schema, "ports")->item->object;
@@ -278,6 +298,7 @@ static int add_port(struct switchd *d, const struct switch_port *port, struct pl
 	if (r < 0)
 		return r;
 	net_switch_port_set_context(p->port, p);
+	wires_want(d, &settings.mac, true);
 	*ret = steal_ptr(p);
 	return 0;
 }
@@ -299,6 +320,7 @@ int switchd_set(struct switchd *d, json_t *json, struct error *err)
 	_cleanup_(settings_drop) struct net_settings settings = { 0 };
 	struct switch_port port;
 	struct plug *p;
+	net_mac old;
 	int r = schema_decode(port_schema(), json, &port, err);
 
 	if (r < 0)
@@ -308,12 +330,17 @@ int switchd_set(struct switchd *d, json_t *json, struct error *err)
 		r = error_set(err, -ENOENT, "there is no port \"%s\"", port.id);
 	if (r >= 0)
 		r = settings_read(&port, &settings, err);
-	if (r >= 0)
+	if (r >= 0) {
+		old = net_switch_port_settings(p->port)->mac;
 		r = net_switch_set(p->port, &settings, err);
+	}
 	schema_deinit(port_schema(), &port);
-	if (r >= 0)
-		loop_defer(d->loop, &d->task);
-	return r;
+	if (r < 0)
+		return r;
+	wires_want(d, &settings.mac, true);
+	wires_want(d, &old, false);
+	loop_defer(d->loop, &d->task);
+	return 0;
 }
 
 /* What was learned of a machine that is no longer there. */
@@ -336,6 +363,7 @@ void switchd_remove(struct plug *p)
 {
 	plug_forget(p);
 	plug_clear(p);
+	wires_want(p->owner, &net_switch_port_settings(p->port)->mac, false);
 	net_switch_remove(p->port);
 	learn_arm(p->owner);
 	free(p);
@@ -380,8 +408,11 @@ int switchd_wire(struct plug *p, int fd, bool promiscuous, struct error *err)
 		u->ops->free(u);
 		return r;
 	}
-	p->wire = true;
 	net_switch_plug_uplink(p->port, u);
+	p->wire = true;
+	for (struct net_switch_port *q = net_switch_next(p->owner->s, NULL); q;
+	     q = net_switch_next(p->owner->s, q))
+		wire_want(p, &net_switch_port_settings(q)->mac, true);
 	return 0;
 }
 
