@@ -147,17 +147,21 @@ static void on_frame(void *context, struct net_switch_port *port, bool from, uin
 {
 	struct switchd *d = context;
 	struct plug *p = plug_of(port);
+	bool was = p->changed;
+	uint64_t before;
 
 	(void)vlan;
 	/* Behind a wire there are others' machines. */
-	if (p->wire ||
-	    !net_learner_frame(&p->learner, bytes, size,
-			       from ? NET_LEARN_FROM_PORT : NET_LEARN_TO_PORT, loop_now(d->loop))) {
-		learn_arm(d);
+	if (p->wire)
 		return;
-	}
-	p->changed = true;
-	learn_arm(d);
+	before = net_learner_next(&p->learner);
+	p->changed |= net_learner_frame(&p->learner, bytes, size,
+					from ? NET_LEARN_FROM_PORT : NET_LEARN_TO_PORT,
+					loop_now(d->loop));
+	/* Looking at all ports' times is not for every frame: a timer that is early does no harm.
+	 */
+	if (p->changed != was || net_learner_next(&p->learner) < before)
+		learn_arm(d);
 }
 
 static void on_dropped(void *context, struct net_switch_port *port, enum net_drop why)
