@@ -107,6 +107,7 @@ struct net_settings {
 	bool spoofing; /* it may send from others; the switch learns them */
 	uint32_t mac_limit;
 	bool dhcp_guard, router_guard;
+	bool drops; /* its frames are dropped where there is no room, and never wait */
 	struct net_vlan vlan;
 	enum net_mirror mirror;
 	uint32_t storm_limit;       /* broadcast and multicast frames a second; 0 = none */
@@ -217,6 +218,7 @@ struct net_port *net_switch_port_link(const struct net_switch_port *p);     /* o
 const struct net_switch_counters *net_switch_port_counters(const struct net_switch_port *p);
 /* For rules[i] of the settings. */
 struct net_rule_counters net_switch_rule_counters(const struct net_switch_port *p, unsigned i);
+unsigned net_switch_port_flows(const struct net_switch_port *p); /* of stateful rules */
 void net_switch_port_set_context(struct net_switch_port *p, void *context);
 void *net_switch_port_context(const struct net_switch_port *p);
 
