@@ -15,7 +15,7 @@
 #include "net/uplink_wire.h"
 
 #define NAT_NAMES_MAX    1024u /* machines that have names */
-#define NAT_FORWARDS_MAX 256u
+#define NAT_FORWARDS_MAX 128u
 
 struct nat;
 
