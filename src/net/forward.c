@@ -343,8 +343,9 @@ static bool tells(const struct net_headers *h, bool from)
 	if (!h->l4)
 		return false;
 	if (h->protocol == IP_ICMP6)
-		return from && h->version == 6 && h->icmp_type >= ICMP6_SOLICIT_ROUTER &&
-		       h->icmp_type <= ICMP6_ADVERTISE;
+		/* Towards it: that another has the address that it is testing (RFC 4862 5.4). */
+		return h->version == 6 && h->icmp_type <= ICMP6_ADVERTISE &&
+		       h->icmp_type >= (from ? ICMP6_SOLICIT_ROUTER : ICMP6_SOLICIT);
 	if (h->protocol != IP_UDP)
 		return false;
 	if (h->version == 4)
@@ -425,7 +426,7 @@ bool forward_judge(struct net_switch_port *p, const struct net_frame *in)
 static void flood(struct net_switch_port *p, struct frame *f)
 {
 	struct net_switch *s = p->owner;
-	bool mirrored = p->settings.mirror == NET_MIRROR_SOURCE;
+	bool mirrored = p->settings.mirror == NET_MIRROR_SOURCE, anybody = false;
 	struct tagging t;
 
 	for (unsigned i = 0; i < s->port_end; i++) {
@@ -436,6 +437,7 @@ static void flood(struct net_switch_port *p, struct frame *f)
 		/* An unknown address is not that of a port which has only its own. */
 		if (!f->multicast && !q->settings.spoofing)
 			continue;
+		anybody = true;
 		if (!tagging_for(q, f, &t) || !admit(q, f))
 			continue;
 		if (s->mirrors && q->settings.mirror == NET_MIRROR_SOURCE && !mirrored) {
@@ -444,6 +446,8 @@ static void flood(struct net_switch_port *p, struct frame *f)
 		}
 		put_copy(q, f, &t);
 	}
+	if (!anybody)
+		port_drop(p, NET_DROP_NOWHERE);
 }
 
 uint64_t forward_size(const struct frame *f)

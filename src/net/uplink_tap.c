@@ -23,7 +23,7 @@ struct tap {
 
 static int find_index(struct net_wire *w, struct error *err)
 {
-	_cleanup_close_ int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	_cleanup_close_ int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0);
 	struct ifreq q = { 0 };
 
 	memcpy(q.ifr_name, w->interface, sizeof(q.ifr_name));
