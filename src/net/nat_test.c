@@ -17,15 +17,15 @@
 
 #include <cmocka.h>
 
-static const char *natd;
+static const char *natd, *switchd;
 
 struct lab {
 	struct loop *loop;
-	pid_t guest, world, server, natd;
+	pid_t guest, world, server, natd, switchd;
 	struct net_uplink *tap;
 	struct net_port *port;
 	struct loop_watch tap_watch, port_watch;
-	int control;
+	int control, switch_control;
 	char folder[64], out[4096];
 };
 
@@ -195,13 +195,11 @@ static void control(struct lab *l, const char *line)
 
 /* ---- setting up ---- */
 
-static void natd_start(struct lab *l, int tap, const char *more)
+/* `fds` are its port's; closed here. */
+static void natd_run(struct lab *l, const int fds[NET_PORT_FDS], int tap, const char *more)
 {
-	int pair[2], text[2], fds[NET_PORT_FDS];
-	struct error err = { 0 };
+	int pair[2], text[2];
 
-	assert_int_equal(net_port_new(NET_RING_SIZE, &l->port, &err), 0);
-	net_port_fds(l->port, fds);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	assert_int_equal(pipe(text), 0);
 	dprintf(text[1],
@@ -227,9 +225,77 @@ static void natd_start(struct lab *l, int tap, const char *more)
 	close(pair[1]);
 	close(text[0]);
 	l->control = pair[0];
+}
+
+static void port_begin(struct lab *l)
+{
 	assert_int_equal(
 		loop_watch(l->loop, &l->port_watch, net_port_fd(l->port), EPOLLIN, on_port), 0);
 	on_port(&l->port_watch, 0);
+}
+
+/* The test itself is the switch. */
+static void natd_start(struct lab *l, int tap, const char *more)
+{
+	int fds[NET_PORT_FDS];
+	struct error err = { 0 };
+
+	assert_int_equal(net_port_new(NET_RING_SIZE, &l->port, &err), 0);
+	net_port_fds(l->port, fds);
+	natd_run(l, fds, tap, more);
+	port_begin(l);
+}
+
+static void switchd_start(struct lab *l)
+{
+	int pair[2], text[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(pipe(text), 0);
+	dprintf(text[1], "{\"name\": \"test\", \"control\": {\"descriptor\": %d}}", pair[1]);
+	close(text[1]);
+	l->switchd = fork();
+	if (l->switchd == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(text[0], 0);
+		execl(switchd, switchd, "--description-fd", "0", (char *)NULL);
+		_exit(127);
+	}
+	close(pair[1]);
+	close(text[0]);
+	l->switch_control = pair[0];
+}
+
+/* What comes on the switch's control socket until `words` are there; descriptors in `fds`. */
+static void switch_wait(struct lab *l, const char *words, int fds[NET_PORT_FDS])
+{
+	char room[CMSG_SPACE(NET_PORT_FDS * sizeof(int))];
+	size_t n = 0;
+
+	do {
+		struct iovec iov = { l->out + n, sizeof(l->out) - 1 - n };
+		struct msghdr m = { .msg_iov = &iov,
+				    .msg_iovlen = 1,
+				    .msg_control = room,
+				    .msg_controllen = sizeof(room) };
+		ssize_t k = recvmsg(l->switch_control, &m, MSG_CMSG_CLOEXEC);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+		assert_true(k > 0);
+		n += (size_t)k;
+		l->out[n] = '\0';
+		if (c && fds)
+			memcpy(fds, CMSG_DATA(c), NET_PORT_FDS * sizeof(int));
+	} while (!strstr(l->out, words));
+}
+
+static void port_add(struct lab *l, const char *port, int fds[NET_PORT_FDS])
+{
+	dprintf(l->switch_control, "{\"command\": \"port-add\", \"port\": {%s}}\n", port);
+	fds[0] = fds[1] = -1;
+	switch_wait(l, "\"ok\"", fds);
+	if (fds[1] < 0)
+		fail_msg("%s", l->out);
 }
 
 static int setup(void **state)
@@ -271,6 +337,10 @@ static int teardown(void **state)
 
 	if (l->natd > 0)
 		netns_end(l->natd);
+	if (l->switchd > 0) {
+		netns_end(l->switchd);
+		close(l->switch_control);
+	}
 	netns_end(l->server);
 	netns_end(l->guest);
 	netns_end(l->world);
@@ -452,6 +522,28 @@ static void test_another_port_of_another_switch(void **state)
 	assert_non_null(strstr(l->out, "false"));
 }
 
+static void test_through_a_switch(void **state)
+{
+	struct lab *l = *state;
+	struct error err = { 0 };
+	int fds[NET_PORT_FDS];
+	char more[128];
+
+	snprintf(more, sizeof(more), "\"folder\": \"%s\"", l->folder);
+	switchd_start(l);
+	/* The router's and the name server's hardware addresses are libslirp's. */
+	port_add(l, "\"id\": \"nat\", \"mac\": \"52550a630001\", \"mac_spoofing\": true", fds);
+	natd_run(l, fds, -1, more);
+	port_add(l, "\"id\": \"web\", \"mac\": \"020000000107\"", fds);
+	assert_int_equal(net_port_open(fds, &l->port, &err), 0);
+	net_port_take(l->port, NET_TAKES_ALL & ~(unsigned)NET_TAKES_UDP);
+	port_begin(l);
+	check_services(l);
+	/* And the switch has learned the address from what they said. */
+	switch_wait(l, "\"10.99.0.", NULL);
+	assert_non_null(strstr(l->out, "address-learned"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -462,11 +554,13 @@ int main(int argc, char **argv)
 		TEST(test_large_transfers),
 		TEST(test_behind_the_kernel),
 		TEST(test_another_port_of_another_switch),
+		TEST(test_through_a_switch),
 	};
 
-	if (argc != 2)
+	if (argc != 3)
 		return 2;
 	natd = argv[1];
+	switchd = argv[2];
 	if (!netns_enter()) {
 		puts("no network namespace can be made here");
 		return 77;
