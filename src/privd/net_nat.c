@@ -14,8 +14,10 @@
 #include "privd/net.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <nftables/libnftables.h>
 #include <stdio.h>
 #include <string.h>
@@ -66,6 +68,28 @@ static int nft_run(const char *commands, const char *what, struct error *err)
 
 /* ---- forwarding ---- */
 
+static void put(struct writer *w, const char *format, ...) _printf_(2, 3);
+
+static void put(struct writer *w, const char *format, ...)
+{
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf((char *)w->data + w->at, w->size - w->at, format, args);
+	va_end(args);
+	if (n < 0 || (size_t)n >= w->size - w->at)
+		w->overrun = true;
+	else
+		w->at += (size_t)n;
+}
+
+static void closedir_p(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
 static const char *const switches[] = {
 	"/proc/sys/net/ipv4/ip_forward",
 	"/proc/sys/net/ipv6/conf/all/forwarding",
@@ -91,6 +115,61 @@ static int forwarding_set(const char *path, bool on, struct error *err)
 	return 0;
 }
 
+/*
+ * A kernel that forwards IPv6 no longer listens to routers, unless accept_ra is 2 (the kernel's
+ * Documentation/networking/ip-sysctl.rst): the host would lose its own addresses. Interfaces that
+ * were changed are elements of a set in our table, which puts them back.
+ */
+static const char conf6[] = "/proc/sys/net/ipv6/conf";
+
+static int ra_file(const char *interface, int flags)
+{
+	char path[sizeof(conf6) + NAME_MAX + 12];
+
+	snprintf(path, sizeof(path), "%s/%s/accept_ra", conf6, interface);
+	return open(path, flags | O_CLOEXEC);
+}
+
+/* Changes those that have `from`, and that are in `among` (NULL: any); their names to `names`. */
+static int ra_change(char from, char to, const char *among, struct writer *names, struct error *err)
+{
+	_cleanup_(closedir_p) DIR *folder = opendir(conf6);
+	const struct dirent *e;
+
+	while (folder && (e = readdir(folder))) {
+		_cleanup_close_ int in = ra_file(e->d_name, O_RDONLY), out = -1;
+		char value = 0, quoted[NAME_MAX + 3];
+
+		if (in < 0 || read(in, &value, 1) != 1 || value != from ||
+		    strlen(e->d_name) >= IFNAMSIZ || !strcmp(e->d_name, "all"))
+			continue;
+		snprintf(quoted, sizeof(quoted), "\"%s\"", e->d_name);
+		if (among && !strstr(among, quoted))
+			continue;
+		out = ra_file(e->d_name, O_WRONLY);
+		if (out < 0 || write(out, &to, 1) != 1)
+			return error_errno(err, -errno, "cannot set accept_ra of %s", e->d_name);
+		if (names)
+			put(names, "add element inet partita accept_ra { %s }\n", quoted);
+	}
+	return 0;
+}
+
+static int ra_keep(struct error *err)
+{
+	_cleanup_free_ char *text = malloc(TEXT);
+	struct writer w = writer_of(text, TEXT);
+	int r;
+
+	if (!text)
+		return error_set(err, -ENOMEM, "out of memory");
+	put(&w, "add set inet partita accept_ra { type ifname; }\n");
+	r = ra_change('1', '2', NULL, &w, err);
+	if (!r && !writer_ok(&w))
+		r = error_set(err, -E2BIG, "too many interfaces");
+	return r < 0 ? r : nft_run(text, "note which interfaces listen to routers", err);
+}
+
 /* Before the first byte is forwarded the table is there. `set` names which was off. */
 static int forwarding_begin(const char *path, unsigned version, struct error *err)
 {
@@ -107,6 +186,8 @@ static int forwarding_begin(const char *path, unsigned version, struct error *er
 		 "\"p-*\" drop\n",
 		 version, version, version, version);
 	r = nft_run(text, "keep the host from forwarding other networks", err);
+	if (!r && version == 6)
+		r = ra_keep(err);
 	return r < 0 ? r : forwarding_set(path, true, err);
 }
 
@@ -125,26 +206,12 @@ static int forwarding_end(struct error *err)
 	for (unsigned i = 0; i < ARRAY_SIZE(switches) && !r; i++)
 		if (was_off[i])
 			r = forwarding_set(switches[i], false, err);
+	if (!r && was_off[1])
+		r = ra_change('2', '1', out, NULL, err);
 	return r < 0 ? r : nft_run("delete table inet partita", "remove our table", err);
 }
 
 /* ---- a network's table ---- */
-
-static void put(struct writer *w, const char *format, ...) _printf_(2, 3);
-
-static void put(struct writer *w, const char *format, ...)
-{
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	n = vsnprintf((char *)w->data + w->at, w->size - w->at, format, args);
-	va_end(args);
-	if (n < 0 || (size_t)n >= w->size - w->at)
-		w->overrun = true;
-	else
-		w->at += (size_t)n;
-}
 
 static const char *dotted(uint32_t a, char text[INET_ADDRSTRLEN])
 {

@@ -263,7 +263,9 @@ static void test_nat_begins_and_ends(void **state)
 	struct fixture *f = *state;
 	struct asked tap, q;
 
-	assert_int_equal(run("sysctl -qw net.ipv4.ip_forward=0"), 0);
+	assert_int_equal(run("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 "
+			     "net.ipv6.conf.h0.accept_ra=1 net.ipv6.conf.br0.accept_ra=2"),
+			 0);
 	right(f, &tap,
 	      "{\"op\": \"net-tap\", \"switch\": \"nat\", \"address\": \"10.99.0.1/24\", \"mac\": "
 	      "\"02:00:00:00:00:01\"}");
@@ -279,6 +281,10 @@ static void test_nat_begins_and_ends(void **state)
 			     "10.99.0.6:53' && nft list table inet partita >/dev/null && [ $(cat "
 			     "/proc/sys/net/ipv4/ip_forward) = 1 ]"),
 			 0);
+	/* The host still listens to its own routers. */
+	assert_int_equal(run("[ $(cat /proc/sys/net/ipv6/conf/all/forwarding) = 1 ] && [ $(cat "
+			     "/proc/sys/net/ipv6/conf/h0/accept_ra) = 2 ]"),
+			 0);
 	/* Again, with less: the same as if it were the first time. */
 	right(f, &q, "{\"op\": \"net-nat\", \"switch\": \"nat\", \"address\": \"10.99.0.1/24\"}");
 	assert_int_not_equal(run("nft list table inet partita-nat | grep dnat.ip"), 0);
@@ -290,6 +296,10 @@ static void test_nat_begins_and_ends(void **state)
 	assert_int_equal(run("[ $(cat /proc/sys/net/ipv4/ip_forward) = 1 ]"), 0);
 	right(f, &q, "{\"op\": \"net-nat-remove\", \"switch\": \"two\"}");
 	right(f, &q, "{\"op\": \"net-nat-remove\", \"switch\": \"two\"}");
+	assert_int_equal(run("[ $(cat /proc/sys/net/ipv6/conf/all/forwarding) = 0 ] && [ $(cat "
+			     "/proc/sys/net/ipv6/conf/h0/accept_ra) = 1 ] && [ $(cat "
+			     "/proc/sys/net/ipv6/conf/br0/accept_ra) = 2 ]"),
+			 0);
 	assert_int_equal(run("[ $(cat /proc/sys/net/ipv4/ip_forward) = 0 ] && ! nft list tables | "
 			     "grep partita"),
 			 0);
