@@ -157,7 +157,7 @@ static int capabilities_keep(uint64_t keep, struct error *err)
 	if (geteuid())
 		return 0;
 	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (!(keep & BIT64(cap)) && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) > 0 &&
+		if (!(keep >> cap & 1) && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) > 0 &&
 		    prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			return error_errno(err, -errno, "cannot give up capability %lu", cap);
 	if (syscall(SYS_capget, &header, data) < 0)
