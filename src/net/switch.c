@@ -249,8 +249,7 @@ static bool turn_allowed(struct net_switch_port *p)
 
 	if (!b->rate)
 		return true;
-	if (b->credit <= 0)
-		bucket_fill(b, p->owner->now);
+	bucket_fill(b, p->owner->now);
 	if (b->credit > 0)
 		return true;
 	p->deadline = bucket_when(b, b->burst / 2);
