@@ -25,7 +25,7 @@ struct lab {
 	struct net_uplink *tap;
 	struct net_port *port;
 	struct loop_watch tap_watch, port_watch;
-	int control, switch_control;
+	int control, switch_control, dns;
 	char folder[64], out[4096];
 };
 
@@ -206,8 +206,8 @@ static void natd_run(struct lab *l, const int fds[NET_PORT_FDS], int tap, const 
 		"{\"name\": \"test\", \"address\": \"10.99.0.1/24\", \"resolvers\": "
 		"[\"192.0.2.2\"], "
 		"%s, \"descriptors\": {\"memory\": %d, \"socket\": %d, \"control\": %d, \"tap\": "
-		"%d}}",
-		more, fds[0], fds[1], pair[1], tap);
+		"%d, \"dns\": %d}}",
+		more, fds[0], fds[1], pair[1], tap, l->dns);
 	close(text[1]);
 	l->natd = fork();
 	if (l->natd == 0) {
@@ -216,6 +216,8 @@ static void natd_run(struct lab *l, const int fds[NET_PORT_FDS], int tap, const 
 			fcntl(fds[i], F_SETFD, 0);
 		if (tap >= 0)
 			fcntl(tap, F_SETFD, 0);
+		if (l->dns >= 0)
+			fcntl(l->dns, F_SETFD, 0);
 		dup2(text[0], 0);
 		execl(natd, natd, "--description-fd", "0", (char *)NULL);
 		_exit(127);
@@ -306,6 +308,7 @@ static int setup(void **state)
 	struct error err = { 0 };
 
 	*state = l;
+	l->dns = -1;
 	l->guest = netns_child();
 	l->world = netns_child();
 	strcpy(l->folder, "/tmp/partita-nat-XXXXXX");
@@ -471,6 +474,19 @@ static void test_large_transfers(void **state)
 	assert_memory_equal(l->out, strchr(l->out, '\n') + 1, 32);
 }
 
+/* As partita-privd makes it. */
+static int dns_listener(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons(53),
+				 .sin_addr.s_addr = htonl(0x0a630001) };
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(s, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(s, 8), 0);
+	return s;
+}
+
 static void test_behind_the_kernel(void **state)
 {
 	struct lab *l = *state;
@@ -489,9 +505,15 @@ static void test_behind_the_kernel(void **state)
 		    "ip "
 		    "saddr 10.99.0.0/24 oifname != \"nat0\" masquerade; }; }'"),
 		0);
+	l->dns = dns_listener();
 	natd_start(l, tap, "\"mac\": \"020000000001\", \"ipv6\": \"fd12:3456:789a:1::/64\"");
 	close(tap);
+	close(l->dns);
 	check_services(l);
+	assert_int_equal(in(l, l->guest,
+			    "dig @10.99.0.1 +tcp +short +tries=1 +time=5 shop.partita.internal"),
+			 0);
+	assert_non_null(strstr(l->out, "10.99.0."));
 	/* By router advertisement. */
 	assert_int_equal(in(l, l->guest,
 			    "for i in 1 2 3 4 5 6 7 8; do ip -6 addr show dev eth0 | grep -q "
