@@ -3,7 +3,8 @@
  * Requests to partita-privd: packets, each a byte that says which descriptors go along, and a text
  * up to the next zero byte. The real tables stand behind it, on a folder of this program's own; it
  * plays the hands as well, and takes what they would. Each request is answered once at most, with
- * words if it was refused; nothing outside of the folder is opened; no descriptor stays.
+ * words if it was refused; nothing outside of the folder is opened; no descriptor stays. What is
+ * done to networks is done in a namespace of its own, or left out where there can be none.
  */
 #include "lib/cleanup.h"
 #include "privd/hands.h"
@@ -12,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -30,8 +32,12 @@ static struct privd_config config = {
 	.storage_count = 1,
 	.devices = { (char *)"/dev/null" },
 	.device_count = 1,
+	.bridges = { (char *)"lo" },
+	.bridge_count = 1,
+	.interfaces = { (char *)"lo" },
+	.interface_count = 1,
 };
-static const struct privd_group *const groups[] = { &privd_machine, &privd_storage, NULL };
+static const struct privd_group *groups[] = { &privd_machine, &privd_storage, NULL, NULL };
 
 static void must(bool condition)
 {
@@ -58,6 +64,10 @@ static void begin(void)
 	config.hands = pair[0];
 	hands = pair[1];
 	must(!privd_machine.begin(&config, loop, &err));
+	if (!unshare(CLONE_NEWNET)) {
+		groups[2] = &privd_net;
+		must(!privd_net.begin(&config, loop, &err));
+	}
 }
 
 /* Folder, file, file, and something else: what a start takes, in part or whole. */
@@ -135,7 +145,8 @@ static void answer_judge(const char *text, const struct message *m)
 
 		snprintf(link, sizeof(link), "/proc/self/fd/%d", m->fds[i]);
 		must(readlink(link, path, sizeof(path) - 1) > 0);
-		must(!strncmp(path, STORE "/", strlen(STORE) + 1) || !strncmp(path, "socket:", 7));
+		must(!strncmp(path, STORE "/", strlen(STORE) + 1) || !strncmp(path, "socket:", 7) ||
+		     !strcmp(path, "/dev/net/tun"));
 	}
 }
 

@@ -79,8 +79,9 @@ static bool wait_frame(struct net_uplink *u, uint16_t type, struct net_frame *re
 				return true;
 		}
 		u->ops->release(u);
-		assert_true(u->ops->arm(u));
-		poll(&p, 1, 10);
+		/* After a batch there may be more; it may be slept on when it says so. */
+		if (u->ops->arm(u))
+			poll(&p, 1, 10);
 	}
 	return false;
 }
@@ -118,9 +119,14 @@ static struct inet_mac resolve(struct net_uplink *u, uint32_t from, uint32_t to)
 	struct net_frame f;
 	struct inet_mac mac;
 	uint8_t frame[64];
+	bool there = false;
 
-	send_frame(u, frame, arp_request(frame, from, to));
-	assert_true(wait_frame(u, INET_ETHER_ARP, &f));
+	/* As everybody does: an interface that has just come up may lose the first. */
+	for (unsigned i = 0; i < 5 && !there; i++) {
+		send_frame(u, frame, arp_request(frame, from, to));
+		there = wait_frame(u, INET_ETHER_ARP, &f);
+	}
+	assert_true(there);
 	memcpy(&mac, (const uint8_t *)f.data + 6, sizeof(mac));
 	u->ops->release(u);
 	return mac;

@@ -47,7 +47,8 @@ static const char usage[] =
 	"  --no-sandbox       without the system-call filter (for debuggers)\n"
 	"  --help, --version\n";
 
-static const struct privd_group *const groups[] = { &privd_machine, &privd_storage, NULL };
+static const struct privd_group *const groups[] = { &privd_machine, &privd_net, &privd_storage,
+						    NULL };
 
 struct options {
 	const char *socket, *service, *config, *worker, *keeper;
