@@ -210,7 +210,7 @@ static void *gmem_lookup(const struct gmem *gm, uint64_t gpa, uint64_t *ret_left
 }
 
 /* Adjacent ranges (low RAM ends where high RAM begins) are crossed; holes are not. */
-static bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size)
+bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size)
 {
 	uint64_t left;
 

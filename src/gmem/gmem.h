@@ -49,6 +49,7 @@ void gmem_shrink(struct gmem *gm); /* no VP runs, and no I/O is under way */
  */
 int gmem_discard(struct gmem *gm, uint64_t gpa, uint64_t size) _must_check_;
 
+bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size); /* all of it is RAM */
 /* 0, or -EFAULT when any byte of [gpa, gpa + size) is not RAM (then nothing was copied). */
 int gmem_read(struct gmem *gm, uint64_t gpa, void *dst, size_t size) _must_check_;
 int gmem_write(struct gmem *gm, uint64_t gpa, const void *src, size_t size) _must_check_;
