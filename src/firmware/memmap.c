@@ -8,7 +8,8 @@
  *	1 MiB .. 0xf8000000	RAM
  *	0xf8000000 .. 0xfec00000 low MMIO window, then the I/O APIC and the local APICs
  *	4 GiB ..		the rest of RAM
- *	above that		room for RAM that is added while the guest runs, if it can grow
+ *	above that		room for RAM that is added while the guest runs, if it can grow;
+ *				below the low window when all of it fits there
  *	above that		high MMIO window
  *
  * The MMIO windows are not in the E820 list: ACPI describes them (a module device's _CRS), and a
@@ -48,7 +49,10 @@ static void ram_place(struct memmap *m)
 	}
 }
 
-/* Never below 4 GiB: what lies between RAM and the low window is too little to be worth it. */
+/*
+ * Below 4 GiB when that is enough: Linux keeps 64 MiB for devices that cannot reach higher when
+ * memory may come there, a quarter of a small machine.
+ */
 static int grow_place(struct memmap *m, uint64_t most, struct error *err)
 {
 	if (most <= m->ram_size)
@@ -58,8 +62,10 @@ static int grow_place(struct memmap *m, uint64_t most, struct error *err)
 				 "memory can grow to at most 12 TiB, in whole MiB, not to %llu "
 				 "bytes",
 				 (unsigned long long)most);
-	m->grow_base = round_up64(MAX(m->high_ram_end, MEMMAP_HIGH_RAM), MEMMAP_GROW_ALIGN);
 	m->grow_size = most - m->ram_size;
+	m->grow_base = round_up64(m->high_ram_end, MEMMAP_GROW_ALIGN_LOW);
+	if (!range_inside(m->grow_base, m->grow_size, MEMMAP_LOW_GAP))
+		m->grow_base = round_up64(MAX(m->high_ram_end, MEMMAP_HIGH_RAM), MEMMAP_GROW_ALIGN);
 	m->ranges[m->range_count++] =
 		(struct gmem_range){ .gpa = m->grow_base, .most = m->grow_size };
 	return 0;

@@ -19,10 +19,11 @@
 #define MEMMAP_HIGH_RAM (4 * GIB)
 
 /*
- * RAM that is added later starts at a multiple of this: no guest is known to add it in larger
- * blocks (Linux arch/x86/mm/init_64.c: 128 MiB to 2 GiB).
+ * RAM that is added later starts at a multiple of the largest block that guests are known to add
+ * (Linux arch/x86/mm/init_64.c: 2 GiB for large machines, 128 MiB for small ones).
  */
-#define MEMMAP_GROW_ALIGN (2 * GIB)
+#define MEMMAP_GROW_ALIGN     (2 * GIB)
+#define MEMMAP_GROW_ALIGN_LOW (128 * MIB)
 
 #define MEMMAP_LEGACY_HOLE UINT64_C(0xa0000)
 #define MEMMAP_ACPI_BASE   UINT64_C(0xe0000) /* where ACPI 5.2.5.1 makes an OS look for the RSDP */

@@ -218,7 +218,7 @@ static bool on_capabilities(struct dynmem *d, const void *message)
 
 	d->caps = le64_get(m->caps);
 	d->max_page = le64_get(m->max_page_number);
-	d->no_adding = false;
+	d->no_adding = d->hot_added % UNIT;
 	d->info_due = d->version >= DYNMEM_PROTOCOL_VERSION_2;
 	d->state = settle ? DM_SETTLING : DM_IDLE;
 	d->shrink_at = d->grow_at = loop_now(d->loop) + settle;
@@ -495,7 +495,8 @@ static uint64_t grow_pages(const struct dynmem *d)
 	uint64_t block = block_pages(d), room = d->options.grow_most / PAGE;
 	uint64_t start = d->options.grow_gpa / PAGE + d->hot_added, n;
 
-	if (!(d->caps & DM_CAPS_HOT_ADD) || d->no_adding || d->max_page < start)
+	if (!(d->caps & DM_CAPS_HOT_ADD) || d->no_adding || d->max_page < start ||
+	    d->options.grow_gpa / PAGE % block)
 		return 0;
 	room = round_down64(room, block > BLOCK_LEAST ? block : UNIT);
 	if (room <= d->hot_added)
@@ -634,7 +635,7 @@ static void forget(struct dynmem *d)
 	d->state = DM_CLOSED;
 	d->version = 0;
 	d->caps = d->max_page = 0;
-	d->info_due = d->last_answer = d->no_adding = false;
+	d->info_due = d->last_answer = false;
 	d->pending_count = d->pending_at = 0;
 	d->shrink_at = d->grow_at = d->pause = 0;
 	d->counters.reported = false;
