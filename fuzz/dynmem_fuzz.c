@@ -76,7 +76,8 @@ static void say(struct session *s, unsigned type, size_t claimed, const void *bo
 			       .size = le16_of((uint16_t)claimed) };
 
 	memcpy(m, &h, sizeof(h));
-	memcpy(m + sizeof(h), body, size);
+	if (size)
+		memcpy(m + sizeof(h), body, size);
 	(void)test_channel_send(&s->ch, VMBUS_PACKET_INBAND, 0, m, round_up64(size + sizeof(h), 8),
 				0);
 }

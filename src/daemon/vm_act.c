@@ -215,6 +215,8 @@ static void on_worker_state(void *context, struct worker *w, const char *name)
 		return;
 	if (reports[i].state == VM_STOPPING)
 		vm_meter_sample(vm); /* the last chance */
+	if (reports[i].state == VM_RUNNING)
+		vm_memory_running(vm);
 	if (vm->state == VM_STOPPING && e->stop_again && reports[i].state != VM_STOPPING &&
 	    vm_state_steady(reports[i].state))
 		ask_power_off(vm);
@@ -315,6 +317,7 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 		worker_ask_cancel(&e->request);
 	e->asking = e->stop_again = false;
 	vm_timer_clear(vm);
+	vm_memory_gone(vm);
 	vm->worker = NULL;
 	words = words && *words ? words : worker_end_name(end);
 	if (end == WORKER_END_OFF || end == WORKER_END_RESET)
@@ -325,7 +328,14 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 		end_failed(vm, end, words);
 }
 
-static const struct worker_events worker_events = { on_worker_state, on_worker_ended };
+static void on_worker_event(void *context, struct worker *w, json_t *event)
+{
+	(void)w;
+	vm_memory_event(context, event);
+}
+
+static const struct worker_events worker_events = { on_worker_state, on_worker_ended,
+						    on_worker_event };
 
 /* --- starting --- */
 
@@ -354,7 +364,7 @@ static int start_check(struct vm *vm, struct error *err)
 static int launch(struct vm *vm, struct error *err)
 {
 	struct daemon *d = vm->daemon;
-	json_t *description = vm_describe(&vm->settings);
+	json_t *description = vm_describe(&vm->settings, host_memory_total());
 	const struct vm_processors *p = &vm->settings.processors;
 	const struct worker_start start = {
 		.id = vm->id,
@@ -376,6 +386,8 @@ static int launch(struct vm *vm, struct error *err)
 		err);
 	if (r == 0)
 		r = worker_start(d->supervisor, &start, &vm->worker, err);
+	if (r == 0)
+		vm_memory_follow(vm);
 	json_decref(description);
 	return r;
 }
@@ -606,5 +618,6 @@ void vm_let_go(struct vm *vm)
 		worker_ask_cancel(&e->request);
 	e->asking = false;
 	vm_timer_clear(vm);
+	vm_memory_gone(vm);
 	vm->worker = NULL;
 }

@@ -31,6 +31,7 @@ struct change {
 	char paths[256];             /* for people */
 	uint32_t operations;         /* a bit for each that it takes */
 	bool limits;                 /* of processors, at once */
+	bool memory;
 	struct error *err;
 };
 
@@ -81,6 +82,7 @@ static int on_difference(void *context, const struct settings_difference *d)
 	assert(r == 0);
 	ch->operations |= BIT(op);
 	ch->limits |= !strcmp(d->path, "processors.limit") || !strcmp(d->path, "processors.weight");
+	ch->memory |= !strncmp(d->path, "memory.", 7);
 	snprintf(ch->paths + n, sizeof(ch->paths) - n, "%s%s", n ? ", " : "", d->path);
 	json_object_set_new(ch->told, d->path,
 			    json_pack("[o,o]", told_value(d->old), told_value(d->new)));
@@ -125,6 +127,8 @@ static int change_decide(struct change *ch, const json_t *patch)
 		r = vm_check_here(ch->d, ch->c, ch->vm->folder, &ch->settings, ch->vm, ch->err);
 	if (r == 0 && ch->vm->worker)
 		r = vm_check_start(&ch->settings, ch->err);
+	if (r == 0 && ch->memory)
+		r = vm_memory_check(ch->vm, &ch->settings, ch->err);
 	return r;
 }
 
@@ -160,11 +164,14 @@ static int change_make(struct change *ch)
 	if (r < 0)
 		return r;
 	r = change_write(ch);
-	if (r == 0)
+	if (r == 0) {
 		vm_settings_take(ch->vm, &ch->settings);
-	else if (ch->limits && ch->vm->worker &&
-		 vm_limits_apply(ch->vm, &ch->vm->settings, &ignored) < 0)
+		if (ch->memory)
+			vm_memory_follow(ch->vm);
+	} else if (ch->limits && ch->vm->worker &&
+		   vm_limits_apply(ch->vm, &ch->vm->settings, &ignored) < 0) {
 		log_line("vm %s: %s", ch->vm->id, ignored.message);
+	}
 	return r;
 }
 

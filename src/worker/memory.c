@@ -5,7 +5,7 @@
  * pieces, more than the guest is told of; what it has not been told of costs nothing.
  *
  * Guests report what they need once in a second or as often as they like. Those who control the
- * machine are told at most once in a second, and only of what has changed by enough to matter.
+ * machine are told at most four times a second, and only of what has changed by enough to matter.
  */
 #include "worker/memory.h"
 
@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define SECOND     UINT64_C(1000000000)
+#define SPACING    UINT64_C(250000000) /* ns between two events: a guest may be close to its end */
 #define PIECE_UNIT (128 * MIB)
 #define MATTERS    32u /* a change of 1/32 of what it has */
 
@@ -96,7 +96,7 @@ static void on_tell(struct loop_timer *t)
 	tell(container_of(t, struct memory, tell));
 }
 
-/* At once if there was nothing for a second, else when the second is over. */
+/* At once if there was nothing for a while, else when that is over. */
 static void tell_soon(struct memory *m)
 {
 	uint64_t now = loop_now(m->options.loop);
@@ -104,7 +104,7 @@ static void tell_soon(struct memory *m)
 	if (m->due)
 		return;
 	m->due = true;
-	loop_timer_arm(&m->tell, MAX(m->told + SECOND, now + 1));
+	loop_timer_arm(&m->tell, MAX(m->told + SPACING, now + 1));
 }
 
 static bool differs(uint64_t a, uint64_t b, uint64_t whole)
