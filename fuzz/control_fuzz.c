@@ -146,6 +146,18 @@ int machine_command(struct machine *m, enum machine_command command, struct erro
 	return 0;
 }
 
+int machine_save(struct machine *m, const struct machine_save *save, struct error *err)
+{
+	(void)m, (void)save;
+	return error_set(err, -ENOTSUP, "this machine cannot be saved");
+}
+
+int machine_save_cancel(struct machine *m, struct error *err)
+{
+	(void)m;
+	return error_set(err, -EINVAL, "nothing is being saved");
+}
+
 void machine_on_state(struct machine *m, void (*fn)(void *context, enum machine_state state),
 		      void *context)
 {

@@ -31,11 +31,12 @@ struct cli_verb {
 };
 extern const struct cli_verb cli_verbs[];
 extern const unsigned cli_verb_count;
-extern const struct option run_options[], disk_options[];
+extern const struct option run_options[], disk_options[], save_options[];
 extern const char *const disk_words[], *const completion_words[];
 
 int cli_run(int argc, char **argv);
 int cli_disk(int argc, char **argv);
+int cli_save(int argc, char **argv);
 int cli_engines(int argc, char **argv);
 
 /* "partita VERB: message" on standard error; returns CLI_FAILED. */

@@ -31,6 +31,7 @@ static const char usage[] =
 	"  --kernel FILE        bzImage, PVH or multiboot kernel\n"
 	"  --initrd FILE        initial RAM disk\n"
 	"  --cmdline TEXT       kernel command line\n"
+	"  --state FILE         go on from there, where `partita save` saved it\n"
 	"  --cpus N             virtual processors, 1 to 64 (1)\n"
 	"  --memory SIZE        RAM, like 512M or 4G (512M)\n"
 	"  --memory-maximum SIZE what it can grow to while it runs (as --memory)\n"
@@ -227,6 +228,7 @@ enum {
 	OPT_KERNEL = 256,
 	OPT_INITRD,
 	OPT_CMDLINE,
+	OPT_STATE,
 	OPT_CPUS,
 	OPT_MEMORY,
 	OPT_MEMORY_MAXIMUM,
@@ -251,6 +253,7 @@ const struct option run_options[] = {
 	{ "kernel", required_argument, NULL, OPT_KERNEL },
 	{ "initrd", required_argument, NULL, OPT_INITRD },
 	{ "cmdline", required_argument, NULL, OPT_CMDLINE },
+	{ "state", required_argument, NULL, OPT_STATE },
 	{ "cpus", required_argument, NULL, OPT_CPUS },
 	{ "memory", required_argument, NULL, OPT_MEMORY },
 	{ "memory-maximum", required_argument, NULL, OPT_MEMORY_MAXIMUM },
@@ -282,6 +285,7 @@ static const struct {
 	{ OPT_KERNEL, "boot", "kernel", true },
 	{ OPT_INITRD, "boot", "initrd", true },
 	{ OPT_CMDLINE, "boot", "command_line", false },
+	{ OPT_STATE, "state", "path", false },
 	{ OPT_ENGINE, NULL, "engine", false },
 	{ OPT_NAME, NULL, "name", false },
 	{ OPT_ID, NULL, "id", false },

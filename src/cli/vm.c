@@ -596,6 +596,8 @@ static const struct command_verb verbs[] = {
 	ACTION("pause", "Halt machines, in memory", "partita vm pause web\n"),
 	ACTION("resume", "Let paused machines go on", "partita vm resume web\n"),
 	ACTION("save", "Save machines to disk and stop them", "partita vm save web\n"),
+	ACTION("discard", "Delete the saved state of machines, which are off then",
+	       "partita vm discard web\n"),
 	ACTION("reset", "Reset machines, as by their button", "partita vm reset web\n"),
 	{ .name = "remove", MANY, .summary = "Forget machines that are off",
 	  .notes = "Without --files the folder stays, and `partita vm register` takes it up again.",

@@ -8,6 +8,7 @@
 #include "lib/cleanup.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <time.h>
 
@@ -215,6 +216,104 @@ static void test_the_next_service_takes_over(void **state)
 	wait_state(t, vm, VM_OFF);
 }
 
+static char *state_file(const struct vm *vm)
+{
+	char *path;
+
+	assert_true(asprintf(&path, "%s/saved/state", vm->folder) > 0);
+	return path;
+}
+
+static void test_saved_and_restored(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make(t, "a", "none");
+	_cleanup_free_ char *path = state_file(vm);
+	_cleanup_close_ int fd = -1;
+	struct job *job;
+	uint8_t byte;
+
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	job = act(vm, VM_SAVE);
+	wait_state(t, vm, VM_SAVED);
+	assert_int_equal(job->state, JOB_COMPLETED);
+	assert_null(vm->worker);
+	end(t);
+	begin(t);
+	vm = named(t, "a");
+	assert_int_equal(vm->state, VM_SAVED);
+	/* A flipped bit, and nothing is lost by that. */
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, 700), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, 700), 1);
+	job = act(vm, VM_START);
+	wait_state(t, vm, VM_SAVED);
+	assert_int_equal(job->state, JOB_FAILED);
+	if (!strstr(job->error.message, "damaged"))
+		fail_msg("%s", job->error.message);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, 700), 1);
+	job = act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	assert_int_equal(job->state, JOB_COMPLETED);
+	assert_int_equal(access(path, F_OK), -1);
+	/* From paused, and by the host's end. */
+	act(vm, VM_PAUSE);
+	wait_state(t, vm, VM_PAUSED);
+	act(vm, VM_SAVE);
+	wait_state(t, vm, VM_SAVED);
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	all_down(t);
+	assert_int_equal(vm->state, VM_SAVED);
+	assert_int_equal(access(path, F_OK), 0);
+}
+
+static void wait_gone(pid_t pid)
+{
+	int64_t deadline = now_s() + WAIT_S;
+
+	while (!kill(pid, 0) && now_s() < deadline)
+		usleep(10000);
+}
+
+static void test_saved_while_no_service_runs(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = make(t, "a", "none");
+	_cleanup_free_ char *path = state_file(vm);
+	pid_t pid;
+
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	pid = worker_pid(vm->worker);
+	assert_int_equal(kill(pid, SIGSTOP), 0); /* not too quick */
+	act(vm, VM_SAVE);
+	for (int i = 0; i < 5; i++)
+		loop_once(t->loop, 10);
+	assert_int_equal(vm->state, VM_SAVING);
+	end(t);
+	assert_int_equal(kill(pid, SIGCONT), 0);
+	wait_gone(pid);
+	assert_int_equal(access(path, F_OK), -1); /* nobody has kept it yet */
+	begin(t);
+	vm = named(t, "a");
+	wait_state(t, vm, VM_SAVED);
+	assert_int_equal(access(path, F_OK), 0);
+	act(vm, VM_START);
+	wait_state(t, vm, VM_RUNNING);
+	/* One that is killed at it is as any that is killed. */
+	pid = worker_pid(vm->worker);
+	assert_int_equal(kill(pid, SIGSTOP), 0);
+	act(vm, VM_SAVE);
+	kill(pid, SIGKILL);
+	wait_state(t, vm, VM_OFF);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 static void test_one_that_dies_is_told_of(void **state)
 {
 	struct test *t = *state;
@@ -285,6 +384,8 @@ int main(int argc, char **argv)
 	static const struct CMUnitTest tests[] = {
 		TEST(test_a_life),
 		TEST(test_the_next_service_takes_over),
+		TEST(test_saved_and_restored),
+		TEST(test_saved_while_no_service_runs),
 		TEST(test_one_that_dies_is_told_of),
 		TEST(test_one_that_dies_is_started_again),
 		TEST(test_one_that_cannot_start),

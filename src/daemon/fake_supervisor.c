@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WORKERS_MAX 64
 
@@ -18,7 +19,7 @@ struct worker {
 	struct worker_request *request, *memory_request;
 	char asked[32];
 	int64_t memory_target; /* asked for; 0: a query */
-	unsigned kills;
+	unsigned kills, cancels;
 	struct worker_limits limits;
 	json_t *description;
 	struct worker_usage usage;
@@ -141,6 +142,11 @@ void fake_end(const char *id, enum worker_end end, const char *words)
 	copy.events->ended(copy.context, NULL, end, words);
 }
 
+unsigned fake_save_cancels(const char *id)
+{
+	return find(id)->cancels;
+}
+
 unsigned fake_kills(const char *id)
 {
 	return find(id)->kills;
@@ -179,8 +185,8 @@ void fake_lose(const char *id)
 
 const char *worker_end_name(enum worker_end end)
 {
-	static const char *const names[] = { "off",    "reset",  "error", "crash",
-					     "denied", "memory", "lost" };
+	static const char *const names[] = { "off",   "saved",  "reset",  "error",
+					     "crash", "denied", "memory", "lost" };
 
 	return names[end];
 }
@@ -266,19 +272,24 @@ int supervisor_found(struct supervisor *s, void (*each)(void *context, const cha
 void worker_ask(struct worker *w, struct worker_request *r, json_t *request, const int *fds,
 		unsigned fd_count, unsigned timeout_ms)
 {
-	(void)fds;
-	(void)fd_count;
+	const char *command = json_string_value(json_object_get(request, "command"));
+
 	(void)timeout_ms;
-	if (!strncmp(json_string_value(json_object_get(request, "command")), "memory-", 7)) {
+	for (unsigned i = 0; i < fd_count; i++)
+		close(fds[i]);
+	if (!strncmp(command, "memory-", 7)) {
 		assert(!w->memory_request);
 		w->memory_request = r;
 		w->memory_target = json_integer_value(json_object_get(request, "target"));
 		return;
 	}
+	if (!strcmp(command, "save-cancel")) {
+		w->cancels++;
+		return;
+	}
 	assert(!w->request);
 	w->request = r;
-	snprintf(w->asked, sizeof(w->asked), "%s",
-		 json_string_value(json_object_get(request, "command")));
+	snprintf(w->asked, sizeof(w->asked), "%s", command);
 }
 
 void worker_ask_cancel(struct worker_request *r)

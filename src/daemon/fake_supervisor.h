@@ -23,6 +23,7 @@ void fake_memory_answer(const char *id, json_t *memory); /* taken over */
 void fake_event(const char *id, json_t *event);          /* taken over */
 void fake_end(const char *id, enum worker_end end, const char *words);
 unsigned fake_kills(const char *id);
+unsigned fake_save_cancels(const char *id);
 struct worker_limits fake_limits(const char *id);
 json_t *fake_description(const char *id); /* borrowed */
 void fake_console(const char *path);      /* of all workers; borrowed; NULL: none */

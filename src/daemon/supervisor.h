@@ -16,6 +16,7 @@
 
 enum worker_end {
 	WORKER_END_OFF,    /* the guest powered off, or it was told to */
+	WORKER_END_SAVED,  /* its state is in the file that came with "save", durably */
 	WORKER_END_RESET,  /* the guest rebooted, and was to stop then */
 	WORKER_END_ERROR,  /* an error of its own: `words` has it */
 	WORKER_END_CRASH,  /* a signal */

@@ -647,7 +647,7 @@ int vm_remove(struct daemon *d, const struct caller *c, struct vm *vm, bool file
 
 	if (r < 0)
 		return r;
-	if (vm->state != VM_OFF || vm->worker || vm->job)
+	if ((vm->state != VM_OFF && vm->state != VM_SAVED) || vm->worker || vm->job)
 		return error_set(err, -EBADFD, "cannot remove it while it is %s; stop it first",
 				 vm_state_name(vm->state));
 	r = files ? check_removable(d, vm, err) : 0;

@@ -9,6 +9,7 @@
 
 #include "daemon/vm_check.h"
 #include "daemon/vm_describe.h"
+#include "daemon/vm_saved.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
 
@@ -18,9 +19,10 @@
 
 #define NS_PER_S          UINT64_C(1000000000)
 #define ASK_TIMEOUT_MS    20000
-#define STOP_TIMEOUT_S    60               /* images are closed meanwhile; then it is killed */
-#define RESTART_MAX_S     300              /* between two restarts after failures */
-#define RESTART_FORGET_MS (10 * 60 * 1000) /* that long it ran: the next failure is a first one */
+#define SAVE_TIMEOUT_MS   (24 * 3600 * 1000) /* of a terabyte on a slow disk; it can be cancelled */
+#define STOP_TIMEOUT_S    60                 /* images are closed meanwhile; then it is killed */
+#define RESTART_MAX_S     300                /* between two restarts after failures */
+#define RESTART_FORGET_MS (10 * 60 * 1000)   /* that long it ran: the next failure is a first one */
 
 static const struct act {
 	enum operation op;
@@ -35,10 +37,12 @@ static const struct act {
 			   "integration services; shut it down inside, or stop it" },
 	[VM_PAUSE] = { OP_PAUSE_VM, "pause-vm", "pause", NULL },
 	[VM_RESUME] = { OP_PAUSE_VM, "resume-vm", "resume", NULL },
-	[VM_SAVE] = { OP_STOP_VM, "save-vm", NULL,
-		      "this version cannot save the state of a machine; pause it, or stop it" },
+	[VM_SAVE] = { OP_STOP_VM, "save-vm", "save", NULL },
 	[VM_RESET] = { OP_STOP_VM, "reset-vm", "reset", NULL },
+	[VM_DISCARD] = { OP_STOP_VM, "discard-vm", NULL, NULL },
 };
+
+static void end_off(struct vm *vm, const char *words);
 
 /* --- state --- */
 
@@ -112,6 +116,26 @@ static void tell(struct vm *vm, enum severity severity, const char *kind, const 
 
 /* --- asking the worker --- */
 
+static void action_failed(struct vm *vm, int result, const char *words)
+{
+	vm_state_set(vm, entry_of(vm)->before, NULL);
+	job_fail(vm, result, "%s", words);
+}
+
+/* The worker goes on with what it did before. */
+static void save_failed(struct vm *vm, int result, const char *words)
+{
+	struct daemon *d = vm->daemon;
+
+	vm_saved_abandon(vm->folder);
+	if (result != -ECANCELED)
+		event_add(d->events, SEVERITY_ERROR, "vm-save-failed", vm->id, NULL, NULL,
+			  "\"%s\" could not be saved: %s", vm->settings.name, words);
+	action_failed(vm, result, words);
+	if (d->index->shutting_down)
+		vm_stop_unsaved(vm, words);
+}
+
 static void ask_done(struct worker_request *r, int result, json_t *answer, const struct error *err)
 {
 	struct vm_entry *e = container_of(r, struct vm_entry, request);
@@ -119,6 +143,7 @@ static void ask_done(struct worker_request *r, int result, json_t *answer, const
 
 	(void)answer;
 	e->asking = false;
+	e->saved_told = result >= 0 && vm->state == VM_SAVING;
 	if (result >= 0 || result == -EPIPE)
 		return; /* its state follows, or its end */
 	if (vm->state == VM_STOPPING) {
@@ -128,14 +153,17 @@ static void ask_done(struct worker_request *r, int result, json_t *answer, const
 	}
 	if (vm_state_steady(vm->state))
 		return;
-	vm_state_set(vm, e->before, NULL);
-	job_fail(vm, result, "%s", err ? err->message : "the worker refused");
+	if (vm->state == VM_SAVING)
+		save_failed(vm, e->cancelling ? -ECANCELED : result,
+			    err ? err->message : "the worker refused");
+	else
+		action_failed(vm, result, err ? err->message : "the worker refused");
 }
 
-static void ask(struct vm *vm, const char *command)
+/* Takes the request; `fd` -1: none goes along. */
+static void ask_with(struct vm *vm, json_t *request, int fd, unsigned timeout_ms)
 {
 	struct vm_entry *e = entry_of(vm);
-	json_t *request = json_pack("{s:s}", "command", command);
 
 	if (e->asking)
 		worker_ask_cancel(&e->request);
@@ -143,8 +171,13 @@ static void ask(struct vm *vm, const char *command)
 	list_init(&e->request.node);
 	e->request.done = ask_done;
 	e->asking = true;
-	worker_ask(vm->worker, &e->request, request, NULL, 0, ASK_TIMEOUT_MS);
+	worker_ask(vm->worker, &e->request, request, fd < 0 ? NULL : &fd, fd >= 0, timeout_ms);
 	json_decref(request);
+}
+
+static void ask(struct vm *vm, const char *command)
+{
+	ask_with(vm, json_pack("{s:s}", "command", command), -1, ASK_TIMEOUT_MS);
 }
 
 static void ask_power_off(struct vm *vm)
@@ -162,6 +195,128 @@ void vm_power_off(struct vm *vm)
 	job_fail(vm, -ECANCELED, "the machine was powered off meanwhile");
 	vm_state_set(vm, VM_STOPPING, NULL);
 	ask_power_off(vm);
+}
+
+/* --- saved state --- */
+
+/* The save's own answer says what came of it. */
+static void cancel_done(struct worker_request *r, int result, json_t *answer,
+			const struct error *err)
+{
+	(void)r, (void)result, (void)answer, (void)err;
+}
+
+static void save_cancel(struct job *job)
+{
+	struct vm *vm = job->operation;
+	struct vm_entry *e = entry_of(vm);
+	json_t *request = json_pack("{s:s}", "command", "save-cancel");
+
+	if (!e->cancelling && vm->worker && vm->state == VM_SAVING) {
+		e->cancelling = true;
+		memset(&e->cancel, 0, sizeof(e->cancel));
+		list_init(&e->cancel.node);
+		e->cancel.done = cancel_done;
+		worker_ask(vm->worker, &e->cancel, request, NULL, 0, ASK_TIMEOUT_MS);
+	}
+	json_decref(request);
+}
+
+static void ask_save(struct vm *vm)
+{
+	struct vm_entry *e = entry_of(vm);
+	struct error err = { 0 };
+	int fd, r = vm_saved_create(vm->folder, &fd, &err);
+
+	if (r < 0) {
+		save_failed(vm, r, err.message);
+		return;
+	}
+	e->cancelling = e->saved_told = false;
+	if (vm->job) {
+		vm->job->operation = vm;
+		vm->job->cancel = save_cancel;
+	}
+	ask_with(vm, json_pack("{s:s,s:i}", "command", "save", "file", 0), fd, SAVE_TIMEOUT_MS);
+}
+
+/* Its worker has ended, and said that all of it is in the file and on the disks. */
+static void end_saved(struct vm *vm)
+{
+	struct error err = { 0 };
+
+	entry_of(vm)->failures = 0;
+	if (vm_saved_keep(vm->folder, &err) < 0) {
+		event_add(vm->daemon->events, SEVERITY_ERROR, "vm-save-failed", vm->id, NULL, NULL,
+			  "\"%s\" was saved, but its state is lost: %s", vm->settings.name,
+			  err.message);
+		vm_state_set(vm, VM_OFF, NULL);
+		vm_remember(vm, false, NULL);
+		job_finish(vm, err.code, &err);
+		return;
+	}
+	vm_state_set(vm, VM_SAVED, NULL);
+	/* One that the host's end saved is to run again when the host does. */
+	vm_remember(vm, vm->daemon->index->shutting_down, NULL);
+	tell(vm, SEVERITY_INFORMATION, "vm-saved", "is saved");
+	job_finish(vm, 0, NULL);
+}
+
+/* Everything is as it was, and the guest waits. From here on its disks will change. */
+static void restored(struct vm *vm)
+{
+	struct error err = { 0 };
+
+	if (vm_saved_look(vm->folder) == VM_SAVED_WHOLE && vm_saved_use(vm->folder, &err) < 0) {
+		event_add(vm->daemon->events, SEVERITY_ERROR, "vm-start-failed", vm->id, NULL, NULL,
+			  "\"%s\" cannot be restored: %s", vm->settings.name, err.message);
+		job_finish(vm, err.code, &err);
+		vm_power_off(vm);
+		return;
+	}
+	ask(vm, "resume");
+}
+
+/* It runs: its saved state is of the past. */
+static void restore_ends(struct vm *vm)
+{
+	struct error err = { 0 };
+
+	entry_of(vm)->restoring = false;
+	if (vm_saved_remove(vm->folder, &err) < 0)
+		event_add(vm->daemon->events, SEVERITY_WARNING, "vm-state-left", vm->id, NULL, NULL,
+			  "\"%s\" runs again; %s", vm->settings.name, err.message);
+}
+
+/* What a machine without a worker is: a state that nobody has gone on from is still good. */
+static enum vm_state resting_state(struct vm *vm)
+{
+	enum vm_saved saved = vm_saved_look(vm->folder);
+
+	entry_of(vm)->restoring = false;
+	if (saved == VM_SAVED_WHOLE)
+		return VM_SAVED;
+	if (saved == VM_SAVED_USED)
+		restore_ends(vm);
+	else if (saved == VM_SAVED_PARTIAL)
+		vm_saved_abandon(vm->folder);
+	return VM_OFF;
+}
+
+void vm_saved_find(struct vm *vm)
+{
+	if (vm->state == VM_OFF && vm_saved_look(vm->folder) == VM_SAVED_WHOLE)
+		vm_state_set(vm, VM_SAVED, NULL);
+}
+
+static void discard(struct vm *vm)
+{
+	struct error err = { 0 };
+
+	if (vm_saved_remove(vm->folder, &err) < 0)
+		action_failed(vm, err.code, err.message);
+	else
+		end_off(vm, "is off; its saved state was deleted");
 }
 
 /* --- what a worker says --- */
@@ -217,6 +372,12 @@ static void on_worker_state(void *context, struct worker *w, const char *name)
 		vm_meter_sample(vm); /* the last chance */
 	if (reports[i].state == VM_RUNNING)
 		vm_memory_running(vm);
+	if (e->restoring && vm->state == VM_STARTING && reports[i].state == VM_PAUSED) {
+		restored(vm);
+		return;
+	}
+	if (e->restoring && reports[i].state == VM_RUNNING)
+		restore_ends(vm);
 	if (vm->state == VM_STOPPING && e->stop_again && reports[i].state != VM_STOPPING &&
 	    vm_state_steady(reports[i].state))
 		ask_power_off(vm);
@@ -226,6 +387,20 @@ static void on_worker_state(void *context, struct worker *w, const char *name)
 		vm_state_set(vm, reports[i].state, NULL); /* the guest's doing */
 }
 
+static void on_worker_event(void *context, struct worker *w, json_t *event)
+{
+	struct vm *vm = context;
+	const char *name = json_string_value(json_object_get(event, "event"));
+	json_int_t percent = json_integer_value(json_object_get(event, "percent"));
+	bool mine = name && ((!strcmp(name, "saving") && vm->state == VM_SAVING) ||
+			     (!strcmp(name, "restoring") && entry_of(vm)->restoring));
+
+	(void)w;
+	vm_memory_event(vm, event);
+	if (mine && vm->job && percent > 0 && percent < 100)
+		job_progress(vm->daemon->jobs, vm->job, (unsigned)percent);
+}
+
 /* --- the end of one --- */
 
 static void end_off(struct vm *vm, const char *words)
@@ -233,7 +408,7 @@ static void end_off(struct vm *vm, const char *words)
 	bool keep = vm->daemon->index->shutting_down;
 	bool stops = entry_of(vm)->job_stops;
 
-	vm_state_set(vm, VM_OFF, NULL);
+	vm_state_set(vm, resting_state(vm), NULL);
 	entry_of(vm)->failures = 0;
 	/* A machine that the host's end stopped is to run again when the host does. */
 	vm_remember(vm, keep, NULL);
@@ -287,6 +462,7 @@ static void end_failed(struct vm *vm, enum worker_end end, const char *words)
 	struct vm_entry *e = entry_of(vm);
 	/* Without a job it was taken over, and has not said yet what it did. */
 	bool never_ran = vm->state == VM_STARTING && vm->job && !e->failures;
+	enum vm_state rest;
 
 	event_add(vm->daemon->events, SEVERITY_ERROR, "vm-failed", vm->id, NULL,
 		  json_pack("{s:s,s:s,s:s}", "name", vm->settings.name, "end", worker_end_name(end),
@@ -295,10 +471,11 @@ static void end_failed(struct vm *vm, enum worker_end end, const char *words)
 		  words);
 	if (vm->started && vm->state != VM_STARTING && time_ms() - vm->started > RESTART_FORGET_MS)
 		e->failures = 0;
+	rest = resting_state(vm);
 	if (vm->daemon->index->shutting_down) {
-		vm_state_set(vm, VM_OFF, NULL);
-	} else if (never_ran) {
-		vm_state_set(vm, VM_OFF, NULL);
+		vm_state_set(vm, rest, NULL);
+	} else if (never_ran || rest == VM_SAVED) {
+		vm_state_set(vm, rest, NULL);
 		vm_remember(vm, false, NULL);
 	} else {
 		fail_by_setting(vm, words);
@@ -319,19 +496,18 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 	vm_timer_clear(vm);
 	vm_memory_gone(vm);
 	vm->worker = NULL;
+	if (e->cancelling)
+		worker_ask_cancel(&e->cancel);
+	e->cancelling = false;
 	words = words && *words ? words : worker_end_name(end);
-	if (end == WORKER_END_OFF || end == WORKER_END_RESET)
+	if (end == WORKER_END_SAVED || (end == WORKER_END_OFF && e->saved_told))
+		end_saved(vm);
+	else if (end == WORKER_END_OFF || end == WORKER_END_RESET)
 		end_off(vm, end == WORKER_END_RESET ? "is off: the guest rebooted" : "is off");
 	else if (asked)
 		end_off(vm, "is off; its process had to be ended");
 	else
 		end_failed(vm, end, words);
-}
-
-static void on_worker_event(void *context, struct worker *w, json_t *event)
-{
-	(void)w;
-	vm_memory_event(context, event);
 }
 
 static const struct worker_events worker_events = { on_worker_state, on_worker_ended,
@@ -379,6 +555,10 @@ static int launch(struct vm *vm, struct error *err)
 
 	if (!description)
 		return error_set(err, -ENOMEM, "not enough memory to start the machine");
+	entry_of(vm)->restoring = entry_of(vm)->before == VM_SAVED;
+	if (entry_of(vm)->restoring)
+		json_object_set_new(description, "state",
+				    json_pack("{s:s,s:b}", "path", VM_SAVED_STATE, "hold", 1));
 	vm->started = time_ms();
 	r = registry_running(
 		d->db,
@@ -438,7 +618,8 @@ static int act_begin(struct vm *vm, const struct caller *c, enum vm_action actio
 		job_fail(vm, -ECANCELED, "the machine was stopped meanwhile");
 	vm->job = job;
 	entry_of(vm)->before = vm->state;
-	entry_of(vm)->job_stops = action == VM_STOP || action == VM_SHUT_DOWN;
+	entry_of(vm)->job_stops =
+		action == VM_STOP || action == VM_SHUT_DOWN || action == VM_DISCARD;
 	return 0;
 }
 
@@ -449,6 +630,10 @@ static void act_ask(struct vm *vm, enum vm_action action, enum vm_state next)
 		ask_power_off(vm);
 	else if (action == VM_STOP)
 		end_off(vm, "is off; what was wrong is known");
+	else if (action == VM_DISCARD)
+		discard(vm);
+	else if (action == VM_SAVE)
+		ask_save(vm);
 	else
 		ask(vm, acts[action].command);
 }
@@ -499,6 +684,15 @@ int vm_act(struct daemon *d, const struct caller *c, struct vm *vm, enum vm_acti
 	if (r < 0 && err)
 		*err = mine;
 	return r;
+}
+
+int vm_save_for_host(struct vm *vm, struct error *err)
+{
+	struct job *job;
+
+	if (vm->state == VM_SAVING)
+		return 0;
+	return vm_act(vm->daemon, &caller_service, vm, VM_SAVE, &job, err);
 }
 
 /* --- timers --- */
@@ -571,6 +765,7 @@ static void adopt(void *context, const char *id)
 		vm->started = started;
 		vm->state_since = started;
 		entry_of(vm)->was_running = false;
+		entry_of(vm)->restoring = vm_saved_look(vm->folder) >= VM_SAVED_WHOLE;
 		tell(vm, SEVERITY_INFORMATION, "vm-adopted", "runs on: it was taken over");
 	} else if (r == -ECHILD) {
 		vm_state_set(vm, VM_RUNNING, NULL);
@@ -587,6 +782,8 @@ static void find_lost(struct vm *vm)
 	if (!e->was_running)
 		return;
 	e->was_running = false;
+	if (vm->state == VM_SAVED)
+		return; /* with the host's end; the host came back, or only the service did */
 	if (vm->state == VM_CRITICAL) {
 		/* An earlier service was about to start it again. */
 		if (vm->settings.automatic.critical_error == VM_CRITICAL_ACTION_RESTART)
@@ -598,6 +795,21 @@ static void find_lost(struct vm *vm)
 			"its process is gone, and nobody knows how it ended");
 }
 
+/* A save that nobody ended, or a state that a guest went on from before the host ended. */
+static void find_leftovers(struct vm *vm)
+{
+	enum vm_saved saved = vm->worker ? VM_SAVED_NONE : vm_saved_look(vm->folder);
+
+	if (saved == VM_SAVED_USED)
+		event_add(vm->daemon->events, SEVERITY_WARNING, "vm-state-discarded", vm->id, NULL,
+			  NULL,
+			  "the saved state of \"%s\" is deleted: the machine had gone on from it "
+			  "when the host ended",
+			  vm->settings.name);
+	if (saved == VM_SAVED_USED || saved == VM_SAVED_PARTIAL)
+		(void)resting_state(vm);
+}
+
 void vms_adopt(struct daemon *d)
 {
 	struct error err = { 0 };
@@ -605,6 +817,7 @@ void vms_adopt(struct daemon *d)
 	if (supervisor_found(d->supervisor, adopt, d, &err) < 0)
 		event_add(d->events, SEVERITY_ERROR, "workers-unknown", NULL, NULL, NULL,
 			  "cannot look for running workers: %s", err.message);
+	list_foreach_safe(it, &d->vms) find_leftovers(list_entry(it, struct vm, node));
 	if (d->index->new_boot)
 		return;
 	list_foreach_safe(it, &d->vms) find_lost(list_entry(it, struct vm, node));
@@ -616,7 +829,9 @@ void vm_let_go(struct vm *vm)
 
 	if (e->asking)
 		worker_ask_cancel(&e->request);
-	e->asking = false;
+	if (e->cancelling)
+		worker_ask_cancel(&e->cancel);
+	e->asking = e->cancelling = false;
 	vm_timer_clear(vm);
 	vm_memory_gone(vm);
 	vm->worker = NULL;

@@ -149,7 +149,6 @@ static void test_what_a_state_does_not_allow(void **state)
 	assert_refused(vm, VM_START, -EBADFD, "while it is starting");
 	assert_refused(vm, VM_PAUSE, -EBADFD, "while it is starting");
 	fake_state(vm->id, "running");
-	assert_refused(vm, VM_SAVE, -EOPNOTSUPP, "cannot save");
 	assert_refused(vm, VM_SHUT_DOWN, -EOPNOTSUPP, "integration services");
 	assert_int_equal(vm_remove(t->d, &ada, vm, true, &err), -EBADFD);
 	assert_words(err, "stop it first");
@@ -518,18 +517,19 @@ static void test_machines_stop_with_the_host(void **state)
 	struct test *t = *state;
 	struct vm *off =
 		make_running(t, "{'name':'off','automatic':{'stop':'turn-off'}," STARTABLE "}");
-	struct vm *save = make_running(t, "{'name':'save'," STARTABLE "}");
+	struct vm *ask =
+		make_running(t, "{'name':'ask','automatic':{'stop':'shut-down'}," STARTABLE "}");
 	struct vm *other = make(t, "{'name':'other'," STARTABLE "}");
 	int down = 0;
 
 	daemon_shut_down(t->d, 100, mark, &down);
 	assert_string_equal(fake_asked(off->id), "power-off");
-	assert_string_equal(fake_asked(save->id), "power-off");
+	assert_string_equal(fake_asked(ask->id), "power-off");
 	assert_refused(other, VM_START, -EBUSY, "shuts down");
 	fake_end(off->id, WORKER_END_OFF, "");
 	test_turn(t);
 	assert_int_equal(down, 0);
-	fake_end(save->id, WORKER_END_OFF, "");
+	fake_end(ask->id, WORKER_END_OFF, "");
 	test_turn(t);
 	assert_int_equal(down, 1);
 	assert_int_equal(events_of(t, "vm-stop-action"), 1);

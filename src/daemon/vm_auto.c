@@ -50,7 +50,7 @@ static void start_one(struct vm_starts *s, const struct due *due)
 	struct job *job;
 
 	if (!vm || vm->worker || vm->broken.code ||
-	    (vm->state != VM_OFF && vm->state != VM_CRITICAL))
+	    (vm->state != VM_OFF && vm->state != VM_SAVED && vm->state != VM_CRITICAL))
 		return;
 	entry_of(vm)->auto_starting = true;
 	s->under_way++;
@@ -182,6 +182,7 @@ static void down_end(struct daemon *d)
 	void (*down)(void *context) = steal_ptr(d->index->down);
 
 	loop_timer_disarm(&d->index->deadline);
+	loop_timer_disarm(&d->index->save_deadline);
 	loop_cancel(d->loop, &d->index->all_off);
 	if (down)
 		down(d->index->down_context);
@@ -214,21 +215,53 @@ static void on_deadline(struct loop_timer *t)
 	down_end(d);
 }
 
-/* What cannot be done yet becomes a power-off, and is said. */
+/* What cannot be done becomes a power-off, and is said. */
+static void stop_instead(struct vm *vm, const char *lack)
+{
+	event_add(vm->daemon->events, SEVERITY_WARNING, "vm-stop-action", vm->id, NULL,
+		  json_pack("{s:s}", "action", vm_stop_action_names[vm->settings.automatic.stop]),
+		  "\"%s\" %s; it is powered off", vm->settings.name, lack);
+	vm_power_off(vm);
+}
+
+void vm_stop_unsaved(struct vm *vm, const char *words)
+{
+	char lack[320];
+
+	snprintf(lack, sizeof(lack), "cannot be saved: %.280s", words);
+	stop_instead(vm, lack);
+}
+
 static void stop_by_setting(struct vm *vm)
 {
-	const char *lack = NULL;
+	struct error err = { 0 };
 
-	if (vm->settings.automatic.stop == VM_STOP_ACTION_SAVE)
-		lack = "cannot be saved: this version does not save machines";
-	else if (vm->settings.automatic.stop == VM_STOP_ACTION_SHUT_DOWN)
-		lack = "cannot be asked to shut down: this version has no integration services";
-	if (lack)
-		event_add(vm->daemon->events, SEVERITY_WARNING, "vm-stop-action", vm->id, NULL,
-			  json_pack("{s:s}", "action",
-				    vm_stop_action_names[vm->settings.automatic.stop]),
-			  "\"%s\" %s; it is powered off", vm->settings.name, lack);
-	vm_power_off(vm);
+	switch (vm->settings.automatic.stop) {
+	case VM_STOP_ACTION_SAVE:
+		if (vm_save_for_host(vm, &err) < 0)
+			vm_stop_unsaved(vm, err.message);
+		return;
+	case VM_STOP_ACTION_SHUT_DOWN:
+		stop_instead(vm, "cannot be asked to shut down: this version has no integration "
+				 "services");
+		return;
+	case VM_STOP_ACTION_TURN_OFF:
+		vm_power_off(vm);
+	}
+}
+
+/* Those that are still being saved get what is left of the time to power off. */
+static void on_save_deadline(struct loop_timer *t)
+{
+	struct daemon *d = container_of(t, struct vm_index, save_deadline)->daemon;
+
+	list_foreach_safe(it, &d->vms)
+	{
+		struct vm *vm = list_entry(it, struct vm, node);
+
+		if (vm->worker && vm->state == VM_SAVING)
+			vm_stop_unsaved(vm, "it takes longer than the host has");
+	}
 }
 
 void daemon_shut_down(struct daemon *d, unsigned deadline_s, void (*done)(void *context),
@@ -243,6 +276,9 @@ void daemon_shut_down(struct daemon *d, unsigned deadline_s, void (*done)(void *
 	loop_task_init(&index->all_off, on_all_off);
 	loop_timer_init(d->loop, &index->deadline, on_deadline);
 	loop_timer_arm(&index->deadline, loop_now(d->loop) + deadline_s * NS_PER_S + 1);
+	loop_timer_init(d->loop, &index->save_deadline, on_save_deadline);
+	loop_timer_arm(&index->save_deadline,
+		       loop_now(d->loop) + deadline_s * NS_PER_S * 3 / 4 + 1);
 	event_add(d->events, SEVERITY_INFORMATION, "host-shuts-down", NULL, NULL, NULL,
 		  "the host shuts down; machines have %u s to stop", deadline_s);
 	list_foreach_safe(it, &d->vms)
@@ -262,6 +298,7 @@ void down_free(struct daemon *d)
 		return;
 	d->index->down = NULL;
 	loop_timer_disarm(&d->index->deadline);
+	loop_timer_disarm(&d->index->save_deadline);
 	loop_cancel(d->loop, &d->index->all_off);
 }
 

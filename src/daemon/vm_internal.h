@@ -23,6 +23,10 @@ struct vm_entry {
 	bool asking;
 	bool was_running;   /* when the last service, or the host, went down */
 	bool auto_starting; /* counted as such by vm_auto.c */
+	bool restoring;     /* its worker reads the saved state, and waits for us then */
+	bool saved_told;    /* the worker has answered that its state is safe */
+	bool cancelling;    /* the save under way */
+	struct worker_request cancel;
 	struct worker_request request;
 	struct loop_timer timer;
 	enum vm_timer timer_use;
@@ -48,7 +52,7 @@ struct vm_index {
 	uint64_t balanced, balanced_any;
 	bool memory_short;
 	void (*memory_facts)(struct balance_host *ret);
-	struct loop_timer deadline;
+	struct loop_timer deadline, save_deadline;
 	struct loop_task all_off;
 	void (*down)(void *context);
 	void *down_context;
@@ -99,7 +103,13 @@ void vm_remember(struct vm *vm, bool running, const char *critical);
 /* What the registry had when it was loaded. */
 void vm_recall(struct vm *vm, const struct registry_row *row);
 
+/* Its saved state, as it was found: what it says of the machine while no worker runs. */
+void vm_saved_find(struct vm *vm);
+/* When the host ends: 0, or why not. */
+int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
+
 /* --- vm_auto.c --- */
+void vm_stop_unsaved(struct vm *vm, const char *words); /* the host ends, and it cannot be saved */
 void starts_begin(struct daemon *d);
 void starts_free(struct daemon *d);
 void down_free(struct daemon *d);  /* a shutdown under way is not waited for any more */

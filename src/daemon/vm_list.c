@@ -184,6 +184,7 @@ void vm_link(struct vm *vm)
 	hash_add(d->index, entry_of(vm));
 	d->vm_count++;
 	vm_meter_follow(vm);
+	vm_saved_find(vm);
 }
 
 void vm_unlink(struct vm *vm)

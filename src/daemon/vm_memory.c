@@ -352,8 +352,15 @@ static int refuse(struct error *err, const char *words)
 int vm_memory_check(const struct vm *vm, const struct vm_settings *s, struct error *err)
 {
 	const struct memory_facts *f = facts_of(vm);
+	const struct vm_memory *was = &vm->settings.memory;
 	char words[128];
 
+	/* Where memory lies follows from both. */
+	if (vm->state == VM_SAVED &&
+	    (s->memory.startup != was->startup || s->memory.maximum != was->maximum))
+		return refuse(err,
+			      "can be changed only while it is off, and it is saved, with that "
+			      "memory; start it, or discard its saved state");
 	if (!vm->worker || s->memory.dynamic || s->memory.startup == vm->settings.memory.startup)
 		return 0;
 	if (s->memory.locked)

@@ -36,7 +36,7 @@ static const struct state_row {
 		{ [VM_STOP] = VM_STOPPING } },
 	[VM_SAVING] = { "saving", 32773, true, VM_SAVED, { REFUSED } },
 	[VM_SAVED] = { "saved", 6, false, VM_SAVED,
-		{ [VM_START] = VM_STARTING } },
+		{ [VM_START] = VM_STARTING, [VM_DISCARD] = VM_STOPPING } },
 	/* A guest that was asked to shut down and does not can be powered off. */
 	[VM_STOPPING] = { "stopping", 4, true, VM_OFF,
 		{ [VM_STOP] = VM_STOPPING } },
@@ -48,9 +48,9 @@ static const struct state_row {
 };
 
 static const char *const actions[VM_ACTION_COUNT] = {
-	[VM_START] = "start", [VM_STOP] = "stop",     [VM_SHUT_DOWN] = "shut-down",
-	[VM_PAUSE] = "pause", [VM_RESUME] = "resume", [VM_SAVE] = "save",
-	[VM_RESET] = "reset",
+	[VM_START] = "start", [VM_STOP] = "stop",       [VM_SHUT_DOWN] = "shut-down",
+	[VM_PAUSE] = "pause", [VM_RESUME] = "resume",   [VM_SAVE] = "save",
+	[VM_RESET] = "reset", [VM_DISCARD] = "discard",
 };
 
 const char *vm_state_name(enum vm_state s)

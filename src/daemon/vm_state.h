@@ -31,6 +31,7 @@ enum vm_action {
 	VM_RESUME,
 	VM_SAVE,
 	VM_RESET,
+	VM_DISCARD, /* the saved state */
 	VM_ACTION_COUNT,
 };
 

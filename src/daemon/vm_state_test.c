@@ -21,7 +21,7 @@ static const char *const allowed[] = {
 	"starting stop stopping off",      "pausing stop stopping off",
 	"paused stop stopping off",        "resuming stop stopping off",
 	"resetting stop stopping off",     "stopping stop stopping off",
-	"critical stop stopping off",
+	"critical stop stopping off",      "saved discard stopping off",
 };
 
 static const char *row_of(enum vm_state from, enum vm_action a)

@@ -157,6 +157,8 @@ int worker_files_open(struct worker_files *f, json_t *description, const char *f
 
 	if (r >= 0)
 		r = file_open(&o, json_object_get(boot, "initrd"), "boot.initrd", true, false);
+	if (r >= 0)
+		r = file_open(&o, json_object_get(description, "state"), "state", true, false);
 	return r < 0 ? r : drives_open(&o, json_object_get(description, "scsi"));
 }
 

@@ -232,10 +232,10 @@ int worker_process_open(int folder, pid_t pid, uint64_t start)
 const char *worker_end_name(enum worker_end end)
 {
 	static const char *const names[] = {
-		[WORKER_END_OFF] = "off",       [WORKER_END_RESET] = "reset",
-		[WORKER_END_ERROR] = "error",   [WORKER_END_CRASH] = "crash",
-		[WORKER_END_DENIED] = "denied", [WORKER_END_MEMORY] = "memory",
-		[WORKER_END_LOST] = "lost",
+		[WORKER_END_OFF] = "off",       [WORKER_END_SAVED] = "saved",
+		[WORKER_END_RESET] = "reset",   [WORKER_END_ERROR] = "error",
+		[WORKER_END_CRASH] = "crash",   [WORKER_END_DENIED] = "denied",
+		[WORKER_END_MEMORY] = "memory", [WORKER_END_LOST] = "lost",
 	};
 
 	return names[end];
@@ -287,6 +287,9 @@ static enum worker_end judge_status(const struct worker_end_record *r, char *wor
 	case WORKER_EXIT_OFF:
 		snprintf(words, size, "powered off");
 		return WORKER_END_OFF;
+	case WORKER_EXIT_SAVED:
+		snprintf(words, size, "saved");
+		return WORKER_END_SAVED;
 	case WORKER_EXIT_RESET:
 		snprintf(words, size, "the guest restarted");
 		return WORKER_END_RESET;

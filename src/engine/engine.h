@@ -26,6 +26,7 @@ enum engine_capability {
 		BIT(2), /* HvCallSignalEvent reaches an eventfd without an exit */
 	ENGINE_CAP_DIRTY_LOG = BIT(3),
 	ENGINE_CAP_EOM_EXIT = BIT(4), /* the end of a message is reported (VP_EXIT_EOM) */
+	ENGINE_CAP_SAVE = BIT(5),     /* clock_get .. vp_set_state */
 };
 
 /* --- CPUID as data --- */
@@ -63,6 +64,9 @@ struct vp_registers {
 	struct vp_segment cs, ds, es, fs, gs, ss, tr, ldt;
 	struct vp_table gdt, idt;
 };
+
+struct vp_state;     /* engine/state.h: all of it, for saving */
+struct engine_clock; /* likewise */
 
 /* --- exits --- */
 
@@ -152,6 +156,19 @@ struct engine {
 				const struct vp_registers *regs);
 	int (*vp_get_msr)(struct engine_partition *p, unsigned vp, uint32_t msr, uint64_t *ret);
 	int (*vp_set_msr)(struct engine_partition *p, unsigned vp, uint32_t msr, uint64_t value);
+	/*
+	 * Saved state (state.h). No VP runs, and the last exit of each was VP_EXIT_INTERRUPTED: an
+	 * access that was served but not finished by another vp_run would be lost. Saving: the
+	 * clock once, then each VP on its thread. Restoring, after `create` and CPUID: likewise,
+	 * the clock first. Words say what a host cannot take over.
+	 */
+	int (*clock_get)(struct engine_partition *p, struct engine_clock *ret, struct error *err);
+	int (*clock_set)(struct engine_partition *p, const struct engine_clock *clock,
+			 struct error *err);
+	int (*vp_get_state)(struct engine_partition *p, unsigned vp, struct vp_state *ret,
+			    struct error *err);
+	int (*vp_set_state)(struct engine_partition *p, unsigned vp, const struct vp_state *state,
+			    struct error *err);
 	/* Runs the VP until something needs attention. Never fails: see VP_EXIT_ERROR. */
 	void (*vp_run)(struct engine_partition *p, unsigned vp, struct vp_exit *ret);
 	/* [any] Makes a running or the next vp_run of the VP return VP_EXIT_INTERRUPTED. */

@@ -5,6 +5,7 @@
  */
 #include "engine/fake.h"
 
+#include "engine/state.h"
 #include "lib/cleanup.h"
 
 #include <errno.h>
@@ -30,6 +31,9 @@ struct fake_partition {
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t kick;
 	bool kicked[ENGINE_MAX_VPS];
+	/* What a VP was restored with; nothing changes it, there being no CPU. */
+	struct vp_state *states[ENGINE_MAX_VPS];
+	struct engine_clock clock;
 };
 
 static struct fake_partition *fake_of(struct engine_partition *p)
@@ -74,7 +78,8 @@ unsigned fake_interrupts(const struct engine_partition *p, uint32_t *ret_last_da
 static int fake_probe(uint32_t *ret_capabilities, struct error *err)
 {
 	(void)err;
-	*ret_capabilities = ENGINE_CAP_SYNIC | ENGINE_CAP_EVENTFD_SIGNAL | ENGINE_CAP_EOM_EXIT;
+	*ret_capabilities = ENGINE_CAP_SYNIC | ENGINE_CAP_EVENTFD_SIGNAL | ENGINE_CAP_EOM_EXIT |
+			    ENGINE_CAP_SAVE;
 	return 0;
 }
 
@@ -109,6 +114,8 @@ static void fake_destroy(struct engine_partition *p)
 	f = fake_of(p);
 	pthread_cond_destroy(&f->kick);
 	pthread_mutex_destroy(&f->lock);
+	for (unsigned i = 0; i < ENGINE_MAX_VPS; i++)
+		free(f->states[i]);
 	free(f);
 }
 
@@ -174,6 +181,49 @@ static int fake_set_msr(struct engine_partition *p, unsigned vp, uint32_t msr, u
 {
 	(void)p, (void)vp, (void)msr, (void)value;
 	return -ENOENT;
+}
+
+static int fake_clock_get(struct engine_partition *p, struct engine_clock *ret, struct error *err)
+{
+	(void)err;
+	*ret = fake_of(p)->clock;
+	return 0;
+}
+
+static int fake_clock_set(struct engine_partition *p, const struct engine_clock *clock,
+			  struct error *err)
+{
+	(void)err;
+	fake_of(p)->clock = *clock;
+	return 0;
+}
+
+static int fake_get_state(struct engine_partition *p, unsigned vp, struct vp_state *ret,
+			  struct error *err)
+{
+	struct fake_partition *f = fake_of(p);
+
+	(void)err;
+	if (f->states[vp])
+		*ret = *f->states[vp];
+	else
+		memset(ret, 0, sizeof(*ret));
+	ret->registers = f->registers[vp];
+	return 0;
+}
+
+static int fake_set_state(struct engine_partition *p, unsigned vp, const struct vp_state *state,
+			  struct error *err)
+{
+	struct fake_partition *f = fake_of(p);
+
+	if (!f->states[vp])
+		f->states[vp] = malloc(sizeof(*state));
+	if (!f->states[vp])
+		return error_set(err, -ENOMEM, "out of memory");
+	*f->states[vp] = *state;
+	f->registers[vp] = state->registers;
+	return 0;
 }
 
 /* There is nothing to run: the processor halts, and no interrupt ends that. */
@@ -253,6 +303,10 @@ const struct engine engine_fake = {
 	.vp_set_registers = fake_set_registers,
 	.vp_get_msr = fake_get_msr,
 	.vp_set_msr = fake_set_msr,
+	.clock_get = fake_clock_get,
+	.clock_set = fake_clock_set,
+	.vp_get_state = fake_get_state,
+	.vp_set_state = fake_set_state,
 	.vp_run = fake_run,
 	.vp_kick = fake_kick,
 	.interrupt = fake_interrupt,

@@ -104,7 +104,8 @@ static int kvm_probe(uint32_t *ret_capabilities, struct error *err)
 	if (r < 0)
 		return r;
 	*ret_capabilities = ENGINE_CAP_SYNIC | ENGINE_CAP_REFERENCE_TSC |
-			    ENGINE_CAP_EVENTFD_SIGNAL | ENGINE_CAP_DIRTY_LOG | ENGINE_CAP_EOM_EXIT;
+			    ENGINE_CAP_EVENTFD_SIGNAL | ENGINE_CAP_DIRTY_LOG | ENGINE_CAP_EOM_EXIT |
+			    ENGINE_CAP_SAVE;
 	return 0;
 }
 
@@ -373,6 +374,10 @@ const struct engine engine_kvm = {
 	.vp_set_registers = kvm_vp_set_registers,
 	.vp_get_msr = kvm_vp_get_msr,
 	.vp_set_msr = kvm_vp_set_msr,
+	.clock_get = kvm_clock_get,
+	.clock_set = kvm_clock_set,
+	.vp_get_state = kvm_vp_get_state,
+	.vp_set_state = kvm_vp_set_state,
 	.vp_run = kvm_vp_run,
 	.vp_kick = kvm_vp_kick,
 	.interrupt = kvm_interrupt,

@@ -2,7 +2,7 @@
 /* Shared by the files of engine kvm only. */
 #pragma once
 
-#include "engine/engine.h"
+#include "engine/state.h"
 
 #include <linux/kvm.h>
 
@@ -25,7 +25,8 @@ struct kvm_slot {
 	uint64_t offset, size;
 };
 
-#define KVM_SLOTS_MAX (GMEM_MAX_RANGES + ENGINE_MAX_ADDED)
+/* One more for what a restored machine had been given. */
+#define KVM_SLOTS_MAX (GMEM_MAX_RANGES + ENGINE_MAX_ADDED + 1)
 
 /* Routes: the I/O APIC's pins, then one for each SINT that was ever raised. */
 #define KVM_ROUTES_MAX (ENGINE_IOAPIC_PINS + ENGINE_MAX_VPS * 16)
@@ -42,6 +43,7 @@ struct kvm_partition {
 	bool dirty_log;
 	unsigned slot_count; /* event loop's thread, like the next */
 	struct kvm_slot slots[KVM_SLOTS_MAX];
+	uint64_t clock_tsc; /* the host's TSC when the clock was read or set; 0 = not known */
 };
 
 static inline struct kvm_partition *kvm_of(struct engine_partition *p)
@@ -72,3 +74,11 @@ int kvm_bind_connection(struct engine_partition *p, uint32_t connection_id, int 
 int kvm_bind_pio(struct engine_partition *p, uint16_t port, unsigned size, int eventfd, bool bind);
 int kvm_bind_mmio(struct engine_partition *p, uint64_t gpa, unsigned size, int eventfd, bool bind);
 void kvm_routes_reset(struct kvm_partition *k);
+
+/* kvm_state.c */
+int kvm_clock_get(struct engine_partition *p, struct engine_clock *ret, struct error *err);
+int kvm_clock_set(struct engine_partition *p, const struct engine_clock *clock, struct error *err);
+int kvm_vp_get_state(struct engine_partition *p, unsigned vp, struct vp_state *ret,
+		     struct error *err);
+int kvm_vp_set_state(struct engine_partition *p, unsigned vp, const struct vp_state *state,
+		     struct error *err);

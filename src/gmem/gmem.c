@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #define HUGE_PAGE (2 * MIB)
 
@@ -191,6 +192,21 @@ uint64_t gmem_size(const struct gmem *gm)
 	for (size_t i = 0; i < gm->count; i++)
 		size += range_size(&gm->ranges[i]);
 	return size;
+}
+
+/* A hole in the memfd would be filled by reading it. Anonymous memory reads as one shared page. */
+uint64_t gmem_next_touched(const struct gmem *gm, size_t range, uint64_t offset)
+{
+	const struct gmem_range *r = &gm->ranges[range];
+	uint64_t base = (uint64_t)((uint8_t *)r->host - (uint8_t *)gm->map);
+	off_t at;
+
+	if (gm->fd < 0)
+		return offset;
+	at = lseek(gm->fd, (off_t)(base + offset), SEEK_DATA);
+	if (at < 0)
+		return errno == ENXIO ? r->size : offset;
+	return MIN(round_down64((uint64_t)at, GMEM_PAGE_SIZE) - base, r->size);
 }
 
 /* The host address of `gpa` and how many bytes follow it in its range; NULL when it is not RAM. */

@@ -62,6 +62,12 @@ int gmem_fill(struct gmem *gm, uint64_t gpa, uint8_t byte, size_t size) _must_ch
 int gmem_iov(struct gmem *gm, uint64_t gpa, size_t size, struct iovec *iov, unsigned max,
 	     unsigned *count) _must_check_;
 
+/*
+ * The first offset from `offset` on in range number `range` whose page may be other than zeros, or
+ * the range's size: what was never touched is passed over, where that can be told without touching.
+ */
+uint64_t gmem_next_touched(const struct gmem *gm, size_t range, uint64_t offset);
+
 /* A page of RAM shared with the guest, valid while the gmem lives. NULL when it is not RAM. */
 void *gmem_page(struct gmem *gm, uint64_t gpa);
 

@@ -95,6 +95,20 @@ static void test_bad_maps(void **state)
 	assert_true(strlen(err.message) > 0);
 }
 
+static void test_what_was_touched_is_not_passed_over(void **state)
+{
+	struct gmem *gm = make();
+	uint64_t at = 2 * (uint64_t)GMEM_PAGE_SIZE;
+
+	(void)state;
+	assert_int_equal(gmem_write(gm, HIGH_GPA + at, "x", 1), 0);
+	assert_true(gmem_next_touched(gm, 1, 0) <= at);
+	assert_int_equal(gmem_next_touched(gm, 1, at), at);
+	assert_true(gmem_next_touched(gm, 1, at + GMEM_PAGE_SIZE) > at);
+	assert_true(gmem_next_touched(gm, 0, 0) <= LOW_SIZE);
+	gmem_free(gm);
+}
+
 #define GROW_GPA (64 * (uint64_t)GMEM_PAGE_SIZE)
 
 static struct gmem *make_growing(uint64_t size, uint64_t most)
@@ -229,6 +243,7 @@ static void test_bad_growth(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_what_was_touched_is_not_passed_over),
 		cmocka_unit_test(test_edges),
 		cmocka_unit_test(test_adjacent_ranges_are_crossed),
 		cmocka_unit_test(test_iov_limits),

@@ -8,33 +8,11 @@
 
 #include "lib/cleanup.h"
 #include "partition/hint.h"
-#include "partition/synic.h"
+#include "partition/internal.h"
+#include "partition/state.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define INBOX_LENGTH 128u /* messages from the guest that the loop has not seen yet */
-
-struct inbox_message {
-	uint32_t connection_id, type, size;
-	uint8_t payload[HV_MESSAGE_PAYLOAD_SIZE];
-};
-
-struct partition {
-	struct engine_partition *engine;
-	struct gmem *gm;
-	struct loop *loop;
-	unsigned vp_count;
-	bool cold_hints;
-	struct cpuid_list cpuid;
-	struct synic *synics; /* vp_count of them */
-	_Atomic uint64_t exits, guest_os, hinted;
-	pthread_mutex_t lock; /* guards all below */
-	struct list ports, events;
-	struct loop_task inbox_task;
-	unsigned inbox_head, inbox_count;
-	struct inbox_message inbox[INBOX_LENGTH];
-};
 
 struct engine_partition *partition_engine(struct partition *p)
 {
@@ -139,6 +117,11 @@ static void inbox_run(struct loop_task *task)
 	while (inbox_take(p, &m, &port))
 		if (port)
 			port->message(port, m.type, m.payload, m.size);
+}
+
+void partition_drain(struct partition *p)
+{
+	inbox_run(&p->inbox_task);
 }
 
 static hv_status inbox_put(struct partition *p, const struct hv_input_post_message *input)
@@ -366,7 +349,7 @@ int partition_signal_event(struct partition *p, unsigned vp, unsigned sint, unsi
 
 /* --- life --- */
 
-static int set_cpuid(struct partition *p, struct error *err)
+int partition_set_cpuid(struct partition *p, struct error *err)
 {
 	_cleanup_free_ struct cpuid_list *list = calloc(1, sizeof(*list));
 	int r = list ? 0 : error_set(err, -ENOMEM, "out of memory");
@@ -382,15 +365,18 @@ static int set_cpuid(struct partition *p, struct error *err)
 
 static int partition_init(struct partition *p, const struct partition_options *o, struct error *err)
 {
-	int r = o->engine->supported_cpuid(&p->cpuid, err);
+	/* Later nothing can be opened any more, which both want. */
+	int r = o->engine->probe(&p->capabilities, err);
 
+	if (r >= 0)
+		r = o->engine->supported_cpuid(&p->cpuid, err);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < p->cpuid.count && !o->cold_hints; i++)
 		if (p->cpuid.entries[i].function == HV_CPUID_FEATURES)
 			p->cpuid.entries[i].ebx &= ~HV_EXTENDED_HYPERCALLS;
 	r = o->engine->create(o->gm, o->vp_count, &p->engine, err);
-	return r < 0 ? r : set_cpuid(p, err);
+	return r < 0 ? r : partition_set_cpuid(p, err);
 }
 
 int partition_new(const struct partition_options *o, struct partition **ret, struct error *err)
@@ -438,6 +424,7 @@ void partition_free(struct partition *p)
 	for (unsigned i = 0; i < p->vp_count; i++)
 		synic_deinit(&p->synics[i]);
 	free(p->synics);
+	free(p->restored);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
@@ -454,5 +441,5 @@ int partition_reset(struct partition *p, struct error *err)
 	}
 	atomic_store(&p->guest_os, 0);
 	r = p->engine->engine->reset(p->engine, err);
-	return r < 0 ? r : set_cpuid(p, err);
+	return r < 0 ? r : partition_set_cpuid(p, err);
 }

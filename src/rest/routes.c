@@ -102,6 +102,7 @@ const struct route routes[] = {
 	ACTION("resume", "resumeVm", "Resume it", VM_RESUME),
 	ACTION("save", "saveVm", "Save it and stop", VM_SAVE),
 	ACTION("reset", "resetVm", "Reset it", VM_RESET),
+	ACTION("discard", "discardVm", "Delete its saved state", VM_DISCARD),
 	{ "GET", "vms/{id}/metering", "getMetering", "What a machine has used", NULL, "Metering", 200, 0,
 	  NULL, "not-unique wrong-state", get_metering, 0 },
 	{ "DELETE", "vms/{id}/metering", "resetMetering", "Begin to measure anew", NULL, NULL, 204, 0,

@@ -28,7 +28,7 @@ void bus_send(struct vmbus *bus, const void *message, size_t size)
 
 /* --- contact --- */
 
-static bool version_supported(const struct vmbus *bus, uint32_t version)
+bool bus_version_supported(const struct vmbus *bus, uint32_t version)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(versions); i++)
 		if (versions[i] == version)
@@ -52,7 +52,7 @@ static void answer_contact(struct vmbus *bus)
 	struct vmbus_version_response m = {
 		.header.type = le32_of(CHANNELMSG_VERSION_RESPONSE),
 	};
-	bool supported = version_supported(bus, bus->contact.version);
+	bool supported = bus_version_supported(bus, bus->contact.version);
 	size_t size = sizeof(m) - sizeof(m.features);
 
 	disconnect(bus);
@@ -220,6 +220,7 @@ static void on_all_closed(struct loop_task *t)
 
 	if (bus->after_close)
 		bus->after_close(bus);
+	bus_pause_check(bus);
 }
 
 static void finish_reset(struct vmbus *bus)
@@ -268,7 +269,7 @@ int vmbus_new(const struct vmbus_options *o, struct vmbus **ret, struct error *e
 	bus->gm = partition_gmem(o->partition);
 	bus->loop = partition_loop(o->partition);
 	bus->max_version = o->max_version ? o->max_version : VERSION_COPPER;
-	if (!version_supported(bus, bus->max_version)) {
+	if (!bus_version_supported(bus, bus->max_version)) {
 		free(bus);
 		return error_set(err, -EINVAL,
 				 "there is no VMBus version %u.%u; known are 2.4, 3.0, 4.0, 4.1, "
@@ -280,6 +281,7 @@ int vmbus_new(const struct vmbus_options *o, struct vmbus **ret, struct error *e
 	list_init(&bus->channels);
 	list_init(&bus->gpadls);
 	loop_task_init(&bus->closed_task, on_all_closed);
+	bus_pause_init(bus);
 	bus->port = (struct partition_port){ .connection_id = VMBUS_MESSAGE_CONNECTION_ID,
 					     .message = on_message };
 	partition_port_open(bus->partition, &bus->port);
@@ -301,6 +303,7 @@ void vmbus_free(struct vmbus *bus)
 	partition_port_close(bus->partition, &bus->port);
 	partition_port_close(bus->partition, &bus->multi_port);
 	loop_cancel(bus->loop, &bus->closed_task);
+	loop_cancel(bus->loop, &bus->pause_task);
 	gpadls_free(bus);
 	while (!list_empty(&bus->channels)) {
 		struct vmbus_channel *ch = list_first(&bus->channels, struct vmbus_channel, node);

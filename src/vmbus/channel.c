@@ -42,6 +42,17 @@ static uint32_t relid_take(struct vmbus *bus)
 	return 0;
 }
 
+bool channel_claim_relid(struct vmbus_channel *ch, uint32_t relid)
+{
+	uint8_t *byte = &ch->bus->relids[relid / 8];
+
+	if (!relid || relid > VMBUS_MAX_RELID || ch->relid || *byte & BIT(relid % 8))
+		return false;
+	*byte |= (uint8_t)BIT(relid % 8);
+	ch->relid = relid;
+	return true;
+}
+
 static void relid_give_back(struct vmbus_channel *ch)
 {
 	ch->bus->relids[ch->relid / 8] &= (uint8_t)~BIT(ch->relid % 8);
@@ -77,8 +88,8 @@ void channel_offer(struct vmbus_channel *ch)
 
 static void on_channel_kick(struct loop_task *t);
 
-static struct vmbus_channel *channel_new(struct vmbus *bus, const struct vmbus_device_type *type,
-					 void *device)
+struct vmbus_channel *channel_new(struct vmbus *bus, const struct vmbus_device_type *type,
+				  void *device)
 {
 	struct vmbus_channel *ch = calloc(1, sizeof(*ch));
 
@@ -240,30 +251,26 @@ bool bus_message_released(struct vmbus *bus, struct reader *r)
 
 /* --- opening --- */
 
-struct open_request {
-	uint32_t relid, open_id, gpadl, target_vp, out_page;
-	uint32_t connection_id;
-	uint16_t event_flag;
-};
-
 static void on_guest_signal(struct loop_watch *w, uint32_t events)
 {
 	struct vmbus_channel *ch = container_of(w, struct vmbus_channel, watch);
 
 	(void)events; /* edge-triggered: the counter need not be read */
 	ch->bus->counters.signals_in++;
-	ch->type->signal(ch->device, ch);
+	/* Coming to rest, or at rest: resuming looks at each ring. */
+	if (!ch->bus->quiet)
+		ch->type->signal(ch->device, ch);
 }
 
 static void on_channel_kick(struct loop_task *t)
 {
 	struct vmbus_channel *ch = container_of(t, struct vmbus_channel, kick);
 
-	if (ch->state == CHANNEL_OPEN)
+	if (ch->state == CHANNEL_OPEN && !ch->bus->quiet)
 		ch->type->signal(ch->device, ch);
 }
 
-static int open_rings(struct vmbus_channel *ch, const struct open_request *o)
+static int open_rings(struct vmbus_channel *ch, const struct channel_open *o)
 {
 	void **pages;
 	unsigned count;
@@ -292,8 +299,12 @@ static int open_rings(struct vmbus_channel *ch, const struct open_request *o)
 	/* Both ends start where the rings stand: zero in a fresh ring. */
 	ch->in.own = gshared_load32(ch->in.control, RING_OUT);
 	ch->out.own = gshared_load32(ch->out.control, RING_IN);
-	ch->in.broken = !ring_index_valid(ch->in.own, ch->in.size);
-	ch->out.broken = !ring_index_valid(ch->out.own, ch->out.size);
+	if (o->restored) {
+		ch->in.own = o->in_own;
+		ch->out.own = o->out_own;
+	}
+	ch->in.broken = !ring_index_valid(ch->in.own, ch->in.size) || o->in_broken;
+	ch->out.broken = !ring_index_valid(ch->out.own, ch->out.size) || o->out_broken;
 	gshared_store32(ch->in.control, RING_FEATURES, RING_FEATURE_PENDING_SEND_SIZE);
 	gshared_store32(ch->out.control, RING_FEATURES, RING_FEATURE_PENDING_SEND_SIZE);
 	ch->ring_gpadl->in_use = true;
@@ -308,7 +319,7 @@ static void close_rings(struct vmbus_channel *ch)
 	ch->ring_gpadl = NULL;
 }
 
-static int open_event(struct vmbus_channel *ch, const struct open_request *o)
+static int open_event(struct vmbus_channel *ch, const struct channel_open *o)
 {
 	int r;
 
@@ -338,7 +349,7 @@ static void close_event(struct vmbus_channel *ch)
 	ch->event.eventfd = -1;
 }
 
-static int channel_open(struct vmbus_channel *ch, const struct open_request *o)
+static int channel_open(struct vmbus_channel *ch, const struct channel_open *o)
 {
 	int r = open_rings(ch, o);
 
@@ -367,17 +378,29 @@ static int channel_open(struct vmbus_channel *ch, const struct open_request *o)
 	return 0;
 }
 
-static bool open_request_valid(const struct vmbus *bus, const struct open_request *o)
+static bool open_request_valid(const struct vmbus *bus, const struct channel_open *o)
 {
 	return (o->target_vp < partition_vp_count(bus->partition) ||
 		o->target_vp == VMBUS_VP_NO_INTERRUPT) &&
 	       o->event_flag && o->event_flag <= VMBUS_MAX_RELID && o->connection_id <= 0xffffff;
 }
 
+int channel_reopen(struct vmbus_channel *ch, const struct channel_open *o)
+{
+	int r;
+
+	if (!open_request_valid(ch->bus, o))
+		return -EINVAL;
+	ch->restoring = true;
+	r = channel_open(ch, o);
+	ch->restoring = false;
+	return r;
+}
+
 bool bus_message_open(struct vmbus *bus, struct reader *r)
 {
 	struct vmbus_open_result m = { .header.type = le32_of(CHANNELMSG_OPENCHANNEL_RESULT) };
-	struct open_request o = {
+	struct channel_open o = {
 		.relid = reader_le32(r),
 		.open_id = reader_le32(r),
 		.gpadl = reader_le32(r),
@@ -446,6 +469,7 @@ void vmbus_channel_closed(struct vmbus_channel *ch)
 	close_rings(ch);
 	if (ch->rescinded && !ch->relid)
 		channel_free(ch);
+	bus_pause_check(bus);
 	if (bus->state == BUS_CLOSING && all_closed(bus))
 		loop_defer(bus->loop, &bus->closed_task);
 }
@@ -651,6 +675,18 @@ unsigned vmbus_channel_index(const struct vmbus_channel *ch)
 void vmbus_channel_set_context(struct vmbus_channel *ch, void *context)
 {
 	ch->context = context;
+}
+
+bool vmbus_channel_restoring(const struct vmbus_channel *ch)
+{
+	return ch->restoring;
+}
+
+struct vmbus_channel *vmbus_channel_sub(struct vmbus_channel *primary, unsigned index)
+{
+	struct vmbus_channel *ch = index ? sub_find(primary, index) : primary;
+
+	return ch && ch->state == CHANNEL_OPEN ? ch : NULL;
 }
 
 void *vmbus_channel_context(const struct vmbus_channel *ch)

@@ -13,6 +13,7 @@
 #include "gmem/gmem.h"
 #include "lib/cursor.h"
 #include "lib/guid.h"
+#include "save/save.h"
 
 #define VMBUS_USER_DATA_SIZE 120
 #define VMBUS_MAX_PACKET                                                                           \
@@ -62,6 +63,40 @@ struct vmbus_device_type {
 	/* The whole partition is being reset; all channels are closed by now. Protocol state goes.
 	 */
 	void (*reset)(void *device);
+
+	/*
+	 * Saved state. The VPs stand still; then, in this order:
+	 *
+	 * pause: the device neither receives nor sends any more, ends what is in flight (its
+	 * completions may stay in its own hands, or go into the ring), and calls
+	 * vmbus_device_paused when it touches no guest memory; from in here, or later. Until
+	 * `resume`, `signal` is not called. NULL = nothing is ever in flight between two callbacks,
+	 * and nothing but `signal` makes the device act on a channel.
+	 * save: appends its records (save/save.h), as few and as plain as can be: protocol state,
+	 * and what it holds that the guest waits for. Rings, channels and GPADLs are the bus's
+	 * business. Nothing changes in here; the machine may go on as if nothing was. A negative
+	 * errno with words when that is not possible now.
+	 * resume: go on. `signal` for each open channel follows by itself, so what came into the
+	 * rings meanwhile is not lost. Also after a pause that something broke off.
+	 *
+	 * Restored, in a new process: the device is made and offered as ever, and paused from the
+	 * start. Then for each channel that was open, the primary first, `open` is called: it makes
+	 * what the device needs to serve the channel, sends nothing (vmbus_channel_restoring is
+	 * true), and cannot refuse without the restore failing. Then `restore`, which reads the
+	 * records back, each judged like the guest's bytes; channels that are open are
+	 * vmbus_channel_sub(primary, index). Then `resume`.
+	 *
+	 * A device without save and restore makes saving refuse, with its name in the words, unless
+	 * it says that it begins anew: it then has no state worth keeping, and `resume` (or the
+	 * first `signal` after it) finds a channel that was just opened, on which the device begins
+	 * its protocol as on any, while the guest's driver goes on where it was. Integration
+	 * components negotiate like this at any time.
+	 */
+	void (*pause)(void *device, struct vmbus_channel *primary);
+	int (*save)(void *device, struct save_writer *w, struct error *err);
+	int (*restore)(void *device, struct save_reader *r, struct error *err);
+	void (*resume)(void *device);
+	bool begins_anew;
 };
 
 struct vmbus_offer_options {
@@ -86,6 +121,12 @@ void vmbus_device_rescind(struct vmbus_channel *primary, void (*done)(void *devi
  */
 unsigned vmbus_channel_offer_subs(struct vmbus_channel *primary, unsigned count);
 void vmbus_channel_closed(struct vmbus_channel *ch);
+/* The end of what `pause` began. */
+void vmbus_device_paused(struct vmbus_channel *primary);
+/* Inside `open`: the channel is not new, its guest knows it as open. */
+bool vmbus_channel_restoring(const struct vmbus_channel *ch);
+/* The open channel of that index, 0 being the primary itself; NULL when it is not open. */
+struct vmbus_channel *vmbus_channel_sub(struct vmbus_channel *primary, unsigned index);
 
 unsigned vmbus_channel_index(const struct vmbus_channel *ch); /* 0 = primary */
 /* A pointer for the device's own use, NULL at each open. */

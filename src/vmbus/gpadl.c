@@ -35,7 +35,7 @@ void gpadls_free(struct vmbus *bus)
 }
 
 /* A range: {byte count, byte offset}, then the numbers of the pages it touches. */
-static bool gpadl_valid(struct vmbus *bus, const struct gpadl *g)
+bool gpadl_valid(struct vmbus *bus, const struct gpadl *g)
 {
 	uint32_t at = 0;
 
@@ -115,6 +115,24 @@ static void take_words(struct vmbus *bus, struct gpadl *g, struct reader *r)
 		gpadl_free(bus, g);
 }
 
+struct gpadl *gpadl_new(struct vmbus *bus, uint32_t words, uint16_t ranges)
+{
+	struct gpadl *g;
+
+	if (!ranges || words < 2 || bus->counters.gpadls == VMBUS_MAX_GPADLS ||
+	    words > VMBUS_MAX_GPADL_PAGES - bus->counters.gpadl_pages)
+		return NULL;
+	g = calloc(1, sizeof(*g) + words * sizeof(g->buffer[0]));
+	if (!g)
+		return NULL;
+	g->range_count = ranges;
+	g->words = words;
+	list_append(&bus->gpadls, &g->node);
+	bus->counters.gpadls++;
+	bus->counters.gpadl_pages += words;
+	return g;
+}
+
 bool bus_message_gpadl_header(struct vmbus *bus, struct reader *r)
 {
 	uint32_t relid = reader_le32(r), id = reader_le32(r);
@@ -124,19 +142,13 @@ bool bus_message_gpadl_header(struct vmbus *bus, struct reader *r)
 
 	if (!channel_find(bus, relid) || !id || gpadl_find(bus, relid, id))
 		return false;
-	if (!ranges || bytes % 8 || words < 2 || bus->counters.gpadls == VMBUS_MAX_GPADLS ||
-	    words > VMBUS_MAX_GPADL_PAGES - bus->counters.gpadl_pages ||
-	    !(g = calloc(1, sizeof(*g) + words * sizeof(g->buffer[0])))) {
+	g = bytes % 8 ? NULL : gpadl_new(bus, words, ranges);
+	if (!g) {
 		send_created(bus, relid, id, VMBUS_STATUS_FAILED);
 		return false;
 	}
 	g->relid = relid;
 	g->id = id;
-	g->range_count = ranges;
-	g->words = words;
-	list_append(&bus->gpadls, &g->node);
-	bus->counters.gpadls++;
-	bus->counters.gpadl_pages += words;
 	take_words(bus, g, r);
 	return true;
 }

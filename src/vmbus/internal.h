@@ -12,6 +12,13 @@
 #define VMBUS_MAX_GPADL_PAGES  (1280 * MIB / GMEM_PAGE_SIZE) /* as Windows Server 2019 allows */
 #define VMBUS_MAX_SUB_CHANNELS 64u
 
+/* Of a device, kept at its primary channel. */
+enum device_pause {
+	DEVICE_RUNS,
+	DEVICE_PAUSING, /* asked to, and still busy */
+	DEVICE_PAUSED,
+};
+
 enum channel_state {
 	CHANNEL_OFFERED, /* or waiting to be, while relid is 0 */
 	CHANNEL_OPEN,
@@ -30,6 +37,9 @@ struct vmbus_channel {
 	enum channel_state state;
 	bool rescinded; /* freed when the guest lets go (RELID_RELEASED) */
 	bool received;  /* inside receive: signals from the guest are masked */
+	enum device_pause pause;
+	bool restored,
+		restoring; /* state.c's: was in the stream; `open` is being called for that */
 	void (*rescind_done)(void *device);
 	/* Valid while open or closing: */
 	struct gpadl *ring_gpadl;
@@ -44,8 +54,9 @@ struct gpadl {
 	struct list node;
 	uint32_t relid, id;
 	bool complete;
-	bool in_use;    /* by an open channel's rings */
-	bool torn_down; /* the guest wants it back; answered when no longer in use */
+	bool in_use;            /* by an open channel's rings */
+	bool torn_down;         /* the guest wants it back; answered when no longer in use */
+	bool restore_torn_down; /* it was so when saved; state.c's until channels are there */
 	uint16_t range_count;
 	uint32_t words, have; /* u64 words in all, and received so far */
 	uint64_t buffer[];
@@ -79,6 +90,11 @@ struct vmbus {
 	} contact;
 	void (*reset_done)(void *context);
 	void *reset_context;
+	/* Coming to rest (state.c): who waits for it; and from when on no device is signalled. */
+	void (*paused)(void *context);
+	void *pause_context;
+	bool quiet;
+	struct loop_task pause_task;
 
 	struct list channels, gpadls;
 	uint8_t relids[VMBUS_MAX_RELID / 8 + 1];
@@ -87,9 +103,30 @@ struct vmbus {
 };
 
 /* bus.c */
+bool bus_version_supported(const struct vmbus *bus, uint32_t version);
 void bus_send(struct vmbus *bus, const void *message, size_t size);
 
+/* state.c */
+void bus_pause_init(struct vmbus *bus);
+/* Something came to rest: perhaps it was the last. */
+void bus_pause_check(struct vmbus *bus);
+
 /* channel.c */
+struct vmbus_channel *channel_new(struct vmbus *bus, const struct vmbus_device_type *type,
+				  void *device);
+/* Gives the channel this number; false when it is taken or none. */
+bool channel_claim_relid(struct vmbus_channel *ch, uint32_t relid);
+/* What an opening names. */
+struct channel_open {
+	uint32_t relid, open_id, gpadl, target_vp, out_page;
+	uint32_t connection_id;
+	uint16_t event_flag;
+	/* A channel that is restored as open: where we stood in its rings. */
+	bool restored;
+	uint32_t in_own, out_own;
+	bool in_broken, out_broken;
+};
+int channel_reopen(struct vmbus_channel *ch, const struct channel_open *o);
 struct vmbus_channel *channel_find(struct vmbus *bus, uint32_t relid);
 void channel_offer(struct vmbus_channel *ch);
 void channel_close(struct vmbus_channel *ch);
@@ -104,6 +141,10 @@ void bus_close_all(struct vmbus *bus);
 void bus_forget_channels(struct vmbus *bus);
 
 /* gpadl.c */
+/* Empty, in the list, charged; NULL above the limits. */
+struct gpadl *gpadl_new(struct vmbus *bus, uint32_t words, uint16_t ranges);
+/* Whether what a complete one says makes sense. */
+bool gpadl_valid(struct vmbus *bus, const struct gpadl *g);
 struct gpadl *gpadl_find(struct vmbus *bus, uint32_t relid, uint32_t id);
 /* Pages of a one-range, page-aligned GPADL as host pointers; malloc'ed, the caller's. */
 int gpadl_pages(struct vmbus *bus, const struct gpadl *g, void ***ret_pages, unsigned *ret_count);

@@ -2,6 +2,8 @@
 /* See testing.h. The guest's half of the protocol, as Linux speaks it. */
 #include "vmbus/testing.h"
 
+#include "partition/state.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,6 +272,83 @@ void test_channel_close(struct test_channel *c)
 	post_ids(c->guest, CHANNELMSG_GPADL_TEARDOWN, c->relid, c->gpadl);
 	ring_deinit(&c->out);
 	ring_deinit(&c->in);
+}
+
+/* --- saved state --- */
+
+static int each_vp(void *context, int (*fn)(void *arg, unsigned vp, struct error *err), void *arg,
+		   struct error *err)
+{
+	const struct test_guest *g = context;
+	int r = 0;
+
+	for (unsigned vp = 0; vp < partition_vp_count(g->partition) && r >= 0; vp++)
+		r = fn(arg, vp, err);
+	return r;
+}
+
+static void on_paused(void *context)
+{
+	*(bool *)context = true;
+}
+
+bool test_guest_pause(struct test_guest *g)
+{
+	partition_drain(g->partition);
+	g->paused = false;
+	vmbus_pause(g->bus, on_paused, &g->paused);
+	test_guest_pump(g);
+	return g->paused;
+}
+
+struct save_writer *test_guest_save(struct test_guest *g)
+{
+	const struct partition_threads threads = { each_vp, g };
+	struct save_writer *w;
+
+	if (save_writer_new(&w, NULL) < 0 || partition_save(g->partition, &threads, w, NULL) < 0 ||
+	    vmbus_save(g->bus, w, NULL) < 0 || save_writer_check(w, NULL) < 0)
+		abort();
+	return w;
+}
+
+int test_guest_restore(struct test_guest *to, struct test_guest *from, struct save_reader *r,
+		       struct error *err)
+{
+	const struct partition_threads threads = { each_vp, to };
+	int n;
+
+	memcpy(gmem_page(to->gm, 0), gmem_page(from->gm, 0), TEST_GUEST_RAM);
+	to->next_page = from->next_page;
+	to->next_gpadl = from->next_gpadl;
+	n = partition_restore(to->partition, r, err);
+	if (n >= 0)
+		n = vmbus_restore(to->bus, r, err);
+	if (n >= 0)
+		n = save_reader_finish(r, err);
+	return n < 0 ? n : partition_restore_vps(to->partition, &threads, err);
+}
+
+static void *moved(const struct test_channel *c, struct test_guest *to, const void *p)
+{
+	return (uint8_t *)gmem_page(to->gm, 0) +
+	       ((const uint8_t *)p - (const uint8_t *)gmem_page(c->guest->gm, 0));
+}
+
+static void ring_move(const struct test_channel *c, struct test_guest *to, struct ring *ring)
+{
+	for (uint32_t i = 0; i < ring->size / GMEM_PAGE_SIZE; i++)
+		ring->pages[i] = moved(c, to, ring->pages[i]);
+	ring->control = moved(c, to, ring->control);
+	if (ring->linear)
+		ring->linear = moved(c, to, ring->linear);
+}
+
+void test_channel_move(struct test_channel *c, struct test_guest *to)
+{
+	ring_move(c, to, &c->out);
+	ring_move(c, to, &c->in);
+	c->guest = to;
 }
 
 /* --- packets --- */

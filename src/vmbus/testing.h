@@ -23,6 +23,7 @@ struct test_guest {
 	uint64_t next_page; /* bump allocator of guest pages */
 	uint32_t next_gpadl;
 	unsigned offer_count;
+	bool paused;
 	struct vmbus_offer_channel offers[TEST_GUEST_MAX_OFFERS];
 };
 
@@ -59,6 +60,18 @@ uint32_t test_guest_gpadl(struct test_guest *g, uint32_t relid, unsigned pages, 
 bool test_channel_open(struct test_guest *g, const struct vmbus_offer_channel *offer,
 		       unsigned ring_pages, struct test_channel *ret);
 void test_channel_close(struct test_channel *c); /* CLOSECHANNEL and the GPADL; frees the rings */
+
+/*
+ * Saved state. Pausing pumps; whether everything came to rest (a disk may hold its requests back).
+ * Saving gives the whole state, also what a failed save leaves as words; the guest can go on. The
+ * other guest is new, with the same devices offered: it takes over memory and state, paused, and
+ * `c` is made the same channel in it. Let it go on with vmbus_resume.
+ */
+bool test_guest_pause(struct test_guest *g);
+struct save_writer *test_guest_save(struct test_guest *g);
+int test_guest_restore(struct test_guest *to, struct test_guest *from, struct save_reader *r,
+		       struct error *err) _must_check_;
+void test_channel_move(struct test_channel *c, struct test_guest *to);
 
 /* Writes a packet and signals if the rules say so. `header` bytes of payload are extended header.
  */

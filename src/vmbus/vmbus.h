@@ -23,6 +23,23 @@ void vmbus_free(struct vmbus *bus);
  */
 void vmbus_reset(struct vmbus *bus, void (*done)(void *context), void *context);
 
+/*
+ * Saved state. No VP runs, and what the guest has posted was handed on (partition_drain). Pausing
+ * waits for the last I/O into guest memory and lets each device come to rest; `done` is called
+ * from the loop, unless vmbus_resume comes first. Resuming lets everything go on from where it
+ * stood. -ENOTSUP with words: a device cannot be saved; better asked before anything is paused.
+ */
+int vmbus_savable(const struct vmbus *bus, struct error *err) _must_check_;
+void vmbus_pause(struct vmbus *bus, void (*done)(void *context), void *context);
+void vmbus_resume(struct vmbus *bus);
+/* While paused: appends the records of the bus and of its devices. */
+int vmbus_save(struct vmbus *bus, struct save_writer *w, struct error *err) _must_check_;
+/*
+ * Into a new bus with the same devices offered, no guest having run; guest memory is as it was.
+ * Everything is paused then, until vmbus_resume. On failure the bus must be reset.
+ */
+int vmbus_restore(struct vmbus *bus, struct save_reader *r, struct error *err) _must_check_;
+
 /* The version negotiated with the guest, 0 while there is no connection. */
 uint32_t vmbus_version(const struct vmbus *bus);
 

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 struct control {
 	struct machine *machine;
@@ -70,10 +71,45 @@ static int run_power_off(struct command *c, struct error *err)
 	return run_machine(c, MACHINE_POWER_OFF, err);
 }
 
+static void on_saved(void *context, int result, const struct error *err)
+{
+	struct command *c = context;
+
+	c->done(c, result, err);
+}
+
+static int run_save(struct command *c, struct error *err)
+{
+	struct control *control = c->context;
+	struct machine_save save = { .done = on_saved, .context = c };
+	int r = take_fd(c, c->request, "file", true, &save.fd, err);
+
+	if (r < 0)
+		return r;
+	r = machine_save(control->machine, &save, err);
+	if (r < 0)
+		close(save.fd);
+	return r < 0 ? r : 1;
+}
+
+static int run_save_cancel(struct command *c, struct error *err)
+{
+	struct control *control = c->context;
+
+	return machine_save_cancel(control->machine, err);
+}
+
 static const struct command_type machine_commands[] = {
-	{ "query", "", run_query },         { "pause", "", run_pause },
-	{ "resume", "", run_resume },       { "reset", "", run_reset },
-	{ "power-off", "", run_power_off }, { 0 },
+	/* clang-format off */
+	{ "query", "", run_query },
+	{ "pause", "", run_pause },
+	{ "resume", "", run_resume },
+	{ "reset", "", run_reset },
+	{ "power-off", "", run_power_off },
+	{ "save", " file ", run_save },
+	{ "save-cancel", "", run_save_cancel },
+	{ 0 },
+	/* clang-format on */
 };
 
 static const struct command_family *families(void *context, unsigned *ret_count)

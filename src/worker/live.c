@@ -82,6 +82,17 @@ int live_part_error(const struct live_call *call, const struct live_part *part, 
 	return code;
 }
 
+int live_quiet(const struct live *live, struct error *err)
+{
+	if (live->change)
+		return error_set(err, -EBUSY, "a change of a disk is under way; wait for its end");
+	for (unsigned i = 0; i < live->drive_count; i++)
+		if (live->drives[i]->frozen)
+			return error_set(err, -EBUSY, "drive %u:%u is frozen; thaw it first",
+					 live->drives[i]->controller, live->drives[i]->lun);
+	return 0;
+}
+
 /* --- thawing --- */
 
 static void drive_thaw(struct drive *drive)

@@ -50,6 +50,10 @@ struct drive *live_find(const struct live *live, unsigned controller, unsigned l
 			struct error *err);
 bool live_changing(const struct live *live); /* a change is under way */
 
+/* -EBUSY with words while the drives cannot be left as they are: a change is under way, or one is
+ * frozen. */
+int live_quiet(const struct live *live, struct error *err) _must_check_;
+
 /* The machine is reset: frozen drives are thawed, and stay so until live_running. */
 void live_reset(struct live *live);
 void live_running(struct live *live);

@@ -16,6 +16,7 @@
 #include "worker/live.h"
 #include "worker/memory.h"
 #include "worker/platform.h"
+#include "worker/saving.h"
 #include "worker/vm_description.h"
 #include "worker/vp.h"
 
@@ -36,7 +37,7 @@ struct machine {
 	struct disks *disks;
 	struct memory *memory;
 	struct vps *vps;
-	int kernel_fd, initrd_fd;
+	int kernel_fd, initrd_fd, state_fd;
 
 	_Atomic unsigned requests;
 	atomic_int test_status;
@@ -52,6 +53,11 @@ struct machine {
 	void *on_state_context;
 	void (*on_event)(void *context, json_t *event, bool may_miss);
 	void *on_event_context;
+	struct saving *saving;    /* or restoring */
+	struct machine_save save; /* who asked */
+	bool save_wanted;         /* when the VPs have come to the gate */
+	bool run_again;           /* if saving fails */
+	bool restored;            /* and has not run since: its bus is at rest */
 	unsigned family_count;
 	struct command_family families[MACHINE_FAMILIES_MAX];
 };
@@ -59,13 +65,10 @@ struct machine {
 /* --- states --- */
 
 static const char *const state_names[] = {
-	[MACHINE_STARTING] = "starting",
-	[MACHINE_RUNNING] = "running",
-	[MACHINE_PAUSING] = "pausing",
-	[MACHINE_PAUSED] = "paused",
-	[MACHINE_RESETTING] = "resetting",
-	[MACHINE_STOPPING] = "stopping",
-	[MACHINE_OFF] = "off",
+	[MACHINE_STARTING] = "starting",   [MACHINE_RUNNING] = "running",
+	[MACHINE_PAUSING] = "pausing",     [MACHINE_PAUSED] = "paused",
+	[MACHINE_RESETTING] = "resetting", [MACHINE_SAVING] = "saving",
+	[MACHINE_STOPPING] = "stopping",   [MACHINE_OFF] = "off",
 };
 
 const char *machine_state_name(enum machine_state state)
@@ -114,10 +117,23 @@ const struct command_family *machine_families(const struct machine *m, unsigned 
 	return m->families;
 }
 
+static void save_ends(struct machine *m, int result, const struct error *err);
+
+/* What somebody else asked for came first. */
+static void save_overtaken(struct machine *m, enum machine_state state)
+{
+	struct error err = { 0 };
+
+	if (!m->save_wanted || state == MACHINE_PAUSING)
+		return;
+	save_ends(m, error_set(&err, -ECANCELED, "the machine was reset or ended meanwhile"), &err);
+}
+
 static void begin_hold(struct machine *m, enum machine_state state)
 {
 	bool parked = m->state == MACHINE_PAUSED || m->state == MACHINE_STARTING;
 
+	save_overtaken(m, state);
 	set_state(m, state);
 	/* The bus is quiet only when all requests have come back. */
 	if (state != MACHINE_PAUSING)
@@ -132,6 +148,9 @@ static void begin_stop(struct machine *m, enum machine_end end)
 {
 	if (m->state == MACHINE_STOPPING || m->state == MACHINE_OFF)
 		return;
+	if (m->restored)
+		vmbus_resume(m->bus);
+	m->restored = false;
 	m->end = end;
 	begin_hold(m, MACHINE_STOPPING);
 }
@@ -193,26 +212,182 @@ static int load(struct machine *m, struct error *err)
 	return r < 0 ? error_errno(err, r, "cannot set the first processor's registers") : 0;
 }
 
-int machine_start(struct machine *m, struct error *err)
-{
-	int r = platform_reset(m->platform, err);
-
-	if (r >= 0)
-		r = load(m, err);
-	if (r < 0)
-		return r;
-	live_running(disks_live(m->disks));
-	set_state(m, MACHINE_RUNNING);
-	vps_run(m->vps);
-	return 0;
-}
-
 static void fail(struct machine *m, const struct error *err)
 {
 	LOCK_SCOPE(&m->failure_lock);
 	if (!m->failure.code)
 		m->failure = *err;
 }
+
+static void run(struct machine *m)
+{
+	live_running(disks_live(m->disks));
+	if (m->restored)
+		vmbus_resume(m->bus);
+	m->restored = false;
+	set_state(m, MACHINE_RUNNING);
+	platform_hold_input(m->platform, false);
+	vps_run(m->vps);
+}
+
+/* --- saved state --- */
+
+static struct saving_options saving_options(struct machine *m, int fd)
+{
+	return (struct saving_options){
+		.machine = { .loop = m->loop,
+			     .map = &m->map,
+			     .gm = m->gm,
+			     .partition = m->partition,
+			     .bus = m->bus,
+			     .platform = m->platform,
+			     .disks = m->disks,
+			     .vps = m->vps },
+		.fd = fd,
+		.context = m,
+	};
+}
+
+static void on_save_progress(void *context, unsigned percent)
+{
+	struct machine *m = context;
+
+	machine_tell(m,
+		     json_pack("{s:s,s:i}", "event",
+			       m->state == MACHINE_SAVING ? "saving" : "restoring", "percent",
+			       (int)percent),
+		     true);
+}
+
+static void restore_ends(void *context, int result, const struct error *err)
+{
+	struct machine *m = context;
+	struct error why = *err; /* what is freed now has it */
+
+	saving_free(steal_ptr(m->saving));
+	if (result < 0 || m->off_wanted) {
+		if (result < 0 && !m->off_wanted)
+			fail(m, &why);
+		begin_stop(m, m->off_wanted ? MACHINE_END_POWER_OFF : MACHINE_END_ERROR);
+		return;
+	}
+	m->restored = true;
+	if (m->description->state.hold)
+		set_state(m, MACHINE_PAUSED);
+	else
+		run(m);
+}
+
+static int restore(struct machine *m, struct error *err)
+{
+	struct saving_options o = saving_options(m, m->state_fd);
+
+	platform_hold_input(m->platform, true);
+	o.progress = on_save_progress;
+	o.done = restore_ends;
+	return restoring_begin(&o, &m->saving, err);
+}
+
+int machine_start(struct machine *m, struct error *err)
+{
+	int r;
+
+	if (m->state_fd >= 0 && m->state == MACHINE_STARTING)
+		return restore(m, err);
+	r = platform_reset(m->platform, err);
+	if (r >= 0)
+		r = load(m, err);
+	if (r >= 0)
+		run(m);
+	return r < 0 ? r : 0;
+}
+
+static void save_ends(struct machine *m, int result, const struct error *err)
+{
+	m->save_wanted = false;
+	close(steal_fd(&m->save.fd));
+	m->save.done(m->save.context, result, err);
+}
+
+static void stop_when_disks_are_quiet(void *context);
+
+static void stop_when_bus_is_quiet(void *context)
+{
+	struct machine *m = context;
+
+	live_settle(disks_live(m->disks), stop_when_disks_are_quiet, m);
+}
+
+/* The guest does not run again here: what follows is the end of any machine. */
+static void on_saved(void *context, int result, const struct error *err)
+{
+	struct machine *m = context;
+	struct error why = *err; /* what is freed now has it */
+
+	saving_free(steal_ptr(m->saving));
+	if (result >= 0) {
+		m->end = MACHINE_END_SAVED;
+		set_state(m, MACHINE_STOPPING);
+		vmbus_reset(m->bus, stop_when_bus_is_quiet, m);
+		return;
+	}
+	save_ends(m, result, &why);
+	platform_hold_input(m->platform, false);
+	set_state(m, MACHINE_PAUSED);
+	if (m->off_wanted)
+		begin_stop(m, MACHINE_END_POWER_OFF);
+	else if (m->run_again)
+		run(m);
+}
+
+static void begin_saving(struct machine *m)
+{
+	struct saving_options o = saving_options(m, m->save.fd);
+	struct error err = { 0 };
+	int r;
+
+	o.progress = on_save_progress;
+	o.done = on_saved;
+	set_state(m, MACHINE_SAVING);
+	platform_hold_input(m->platform, true);
+	m->save_wanted = false;
+	r = saving_begin(&o, &m->saving, &err);
+	if (r < 0)
+		on_saved(m, r, &err);
+}
+
+int machine_save(struct machine *m, const struct machine_save *save, struct error *err)
+{
+	const struct saving_options o = saving_options(m, -1);
+	int r;
+
+	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED)
+		return error_set(err, -EINVAL, "the machine is %s; save needs it running or paused",
+				 machine_state_name(m->state));
+	r = saving_possible(&o.machine, err);
+	if (r < 0)
+		return r;
+	m->save = *save;
+	m->save_wanted = true;
+	m->run_again = m->state == MACHINE_RUNNING;
+	if (m->state == MACHINE_RUNNING)
+		begin_hold(m, MACHINE_PAUSING);
+	else
+		loop_defer(m->loop, &m->parked_task);
+	return 0;
+}
+
+int machine_save_cancel(struct machine *m, struct error *err)
+{
+	if (m->state == MACHINE_SAVING && m->saving)
+		saving_cancel(m->saving);
+	else
+		return error_set(err, -EINVAL, "the machine is %s; nothing is being saved",
+				 machine_state_name(m->state));
+	return 0;
+}
+
+/* --- ending and resetting --- */
 
 static void stop_when_disks_are_quiet(void *context)
 {
@@ -223,14 +398,9 @@ static void stop_when_disks_are_quiet(void *context)
 		fail(m, &err);
 		m->end = MACHINE_END_ERROR;
 	}
+	if (m->save.fd >= 0)
+		save_ends(m, m->end == MACHINE_END_SAVED ? 0 : err.code, &err);
 	set_state(m, MACHINE_OFF);
-}
-
-static void stop_when_bus_is_quiet(void *context)
-{
-	struct machine *m = context;
-
-	live_settle(disks_live(m->disks), stop_when_disks_are_quiet, m);
 }
 
 static void reset_when_bus_is_quiet(void *context)
@@ -252,6 +422,8 @@ static void reset_when_bus_is_quiet(void *context)
 	}
 }
 
+static void on_request(struct loop_task *t);
+
 static void on_all_parked(struct loop_task *t)
 {
 	struct machine *m = container_of(t, struct machine, parked_task);
@@ -259,6 +431,11 @@ static void on_all_parked(struct loop_task *t)
 	switch (m->state) {
 	case MACHINE_PAUSING:
 		set_state(m, MACHINE_PAUSED);
+		/* What a VP asked for on its way to the gate comes first. */
+		if (atomic_load(&m->requests))
+			on_request(&m->request_task);
+		else if (m->save_wanted)
+			begin_saving(m);
 		break;
 	case MACHINE_RESETTING:
 		vmbus_reset(m->bus, reset_when_bus_is_quiet, m);
@@ -268,9 +445,13 @@ static void on_all_parked(struct loop_task *t)
 		break;
 	case MACHINE_STARTING:
 	case MACHINE_RUNNING:
-	case MACHINE_PAUSED:
+	case MACHINE_SAVING:
 	case MACHINE_OFF:
 		break; /* a hold that something else overtook */
+	case MACHINE_PAUSED:
+		if (m->save_wanted)
+			begin_saving(m);
+		break;
 	}
 }
 
@@ -283,8 +464,7 @@ static void do_pause(struct machine *m)
 
 static void do_resume(struct machine *m)
 {
-	set_state(m, MACHINE_RUNNING);
-	vps_run(m->vps);
+	run(m);
 }
 
 static void do_reset(struct machine *m)
@@ -292,12 +472,13 @@ static void do_reset(struct machine *m)
 	begin_hold(m, MACHINE_RESETTING);
 }
 
-/* A reset is not left half done: devices may still write to guest memory. */
+/* A reset is not left half done, nor a save: devices or the disk may be using guest memory. */
 static void do_power_off(struct machine *m)
 {
-	if (m->state == MACHINE_RESETTING)
-		m->off_wanted = true;
-	else
+	m->off_wanted = true;
+	if (m->saving)
+		saving_cancel(m->saving);
+	else if (m->state != MACHINE_RESETTING)
 		begin_stop(m, MACHINE_END_POWER_OFF);
 }
 
@@ -313,8 +494,10 @@ static const struct {
 			    "running or paused", do_reset },
 	[MACHINE_POWER_OFF] = { "power-off",
 				BIT(MACHINE_RUNNING) | BIT(MACHINE_PAUSED) | BIT(MACHINE_PAUSING) |
-					BIT(MACHINE_STARTING) | BIT(MACHINE_RESETTING),
-				"running, pausing, paused, starting or resetting", do_power_off },
+					BIT(MACHINE_STARTING) | BIT(MACHINE_RESETTING) |
+					BIT(MACHINE_SAVING),
+				"running, pausing, paused, starting, saving or resetting",
+				do_power_off },
 };
 
 int machine_command(struct machine *m, enum machine_command command, struct error *err)
@@ -355,7 +538,8 @@ static void on_request(struct loop_task *t)
 	struct machine *m = container_of(t, struct machine, request_task);
 	unsigned requests = atomic_exchange(&m->requests, 0);
 
-	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSING)
+	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSING &&
+	    m->state != MACHINE_PAUSED)
 		return; /* stopping or resetting anyway */
 	if (requests & REQUEST_FAILED)
 		begin_stop(m, MACHINE_END_ERROR);
@@ -558,10 +742,14 @@ static int open_boot_files(struct machine *m, struct error *err)
 	if (r < 0)
 		return r;
 	m->kernel_fd = r;
-	if (!d->boot.initrd.present)
-		return 0;
-	r = vm_file_open(&d->boot.initrd, "boot.initrd", true, err);
-	m->initrd_fd = r;
+	if (d->boot.initrd.present)
+		r = m->initrd_fd = vm_file_open(&d->boot.initrd, "boot.initrd", true, err);
+	if (r >= 0 && d->state.present && (d->state.path || d->state.descriptor >= 0)) {
+		const struct vm_file file = { .path = d->state.path,
+					      .descriptor = d->state.descriptor };
+
+		r = m->state_fd = vm_file_open(&file, "state", true, err);
+	}
 	return r < 0 ? r : 0;
 }
 
@@ -575,7 +763,7 @@ int machine_new(struct loop *loop, const struct vm_description *description, str
 		return error_set(err, -ENOMEM, "out of memory");
 	m->loop = loop;
 	m->description = description;
-	m->kernel_fd = m->initrd_fd = -1;
+	m->kernel_fd = m->initrd_fd = m->state_fd = m->save.fd = -1;
 	pthread_mutex_init(&m->failure_lock, NULL);
 	loop_task_init(&m->request_task, on_request);
 	loop_task_init(&m->parked_task, on_all_parked);
@@ -614,6 +802,8 @@ void machine_free(struct machine *m)
 		close(m->kernel_fd);
 	if (m->initrd_fd >= 0)
 		close(m->initrd_fd);
+	if (m->state_fd >= 0)
+		close(m->state_fd);
 	pthread_mutex_destroy(&m->failure_lock);
 	free(m);
 }

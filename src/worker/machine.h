@@ -22,6 +22,7 @@ enum machine_state {
 	MACHINE_PAUSING,
 	MACHINE_PAUSED,
 	MACHINE_RESETTING,
+	MACHINE_SAVING,
 	MACHINE_STOPPING,
 	MACHINE_OFF,
 };
@@ -38,6 +39,7 @@ enum machine_command {
 enum machine_end {
 	MACHINE_END_POWER_OFF, /* by the guest or by command */
 	MACHINE_END_RESET,     /* the guest rebooted and the description says "stop" */
+	MACHINE_END_SAVED,     /* its state is in the file that machine_save was given */
 	MACHINE_END_TEST_EXIT, /* the test device; machine_exit_status has its value */
 	MACHINE_END_ERROR,
 };
@@ -50,12 +52,28 @@ int machine_new(struct loop *loop, const struct vm_description *description, str
 		struct error *err) _must_check_;
 /* Only in state OFF, or when it was never started. NULL is fine. */
 void machine_free(struct machine *m);
-/* Loads the kernel and lets the VPs run. */
+/*
+ * Loads the kernel and lets the VPs run. Or, when the description names a saved state, begins to
+ * read that; then it runs later, or waits in state PAUSED when the description says so, or ends.
+ */
 int machine_start(struct machine *m, struct error *err) _must_check_;
 
 enum machine_state machine_state(const struct machine *m);
 /* -EINVAL with the present state and what is allowed in it. What is begun ends by itself. */
 int machine_command(struct machine *m, enum machine_command command, struct error *err);
+/*
+ * Saves it: from RUNNING or PAUSED to SAVING, and then, when state and disks are safe, to OFF. If
+ * that fails it is again what it was. `done` is called once with how it went, unless this failed;
+ * on success just before OFF. The descriptor is taken when this succeeds.
+ */
+struct machine_save {
+	int fd;
+	void (*done)(void *context, int result, const struct error *err);
+	void *context;
+};
+int machine_save(struct machine *m, const struct machine_save *save,
+		 struct error *err) _must_check_;
+int machine_save_cancel(struct machine *m, struct error *err);
 /* Called after each change of state; the loop is stopped at OFF. */
 void machine_on_state(struct machine *m, void (*fn)(void *context, enum machine_state state),
 		      void *context);

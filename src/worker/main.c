@@ -7,6 +7,7 @@
 #include "lib/cleanup.h"
 #include "lib/log.h"
 #include "lib/sandbox.h"
+#include "save/save.h"
 #include "worker/control.h"
 #include "worker/machine.h"
 #include "worker/sandbox.h"
@@ -16,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,11 +38,12 @@ static const char usage[] =
 	"  --description FILE   the description; - is standard input (the default)\n"
 	"  --description-fd N   the same, from an open descriptor\n"
 	"  --check              check the description and stop\n"
+	"  --dump-state FILE    print a saved state as text and stop\n"
 	"  --no-sandbox         leave out the system-call filter (for debuggers)\n"
 	"  --help, --version\n"
 	"\n"
 	"Exit status: 0 powered off; 1 error; 2 usage; 3 the guest rebooted and the description\n"
-	"says to stop then. With test devices: twice the guest's value, plus 1.\n";
+	"says to stop then; 4 saved. With test devices: twice the guest's value, plus 1.\n";
 
 struct options {
 	const char *path;
@@ -167,6 +170,8 @@ static int worker_result(struct worker *w)
 		return WORKER_EXIT_OFF;
 	case MACHINE_END_RESET:
 		return WORKER_EXIT_RESET;
+	case MACHINE_END_SAVED:
+		return WORKER_EXIT_SAVED;
 	case MACHINE_END_TEST_EXIT:
 		return status;
 	case MACHINE_END_ERROR:
@@ -174,6 +179,15 @@ static int worker_result(struct worker *w)
 	}
 	log_line("%s", machine_failure(w->machine)->message);
 	return WORKER_EXIT_ERROR;
+}
+
+/*
+ * One heap for all threads: VP threads hardly allocate, and the C library asks the kernel how many
+ * processors there are before it makes them heaps of their own, which the filter refuses.
+ */
+static void share_the_heap(void)
+{
+	(void)mallopt(M_ARENA_MAX, 1);
 }
 
 static int worker_run(const struct options *o)
@@ -185,6 +199,7 @@ static int worker_run(const struct options *o)
 
 	if (w.description.name)
 		snprintf(instance, sizeof(instance), "vm=%s", w.description.name);
+	share_the_heap();
 	log_init("partita-worker", *instance ? instance : NULL);
 	if (r >= 0 && o->check) {
 		puts("the description is valid");
@@ -210,12 +225,30 @@ static int worker_run(const struct options *o)
 	return status;
 }
 
+static int dump_state(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct error err = { 0 };
+	struct save_reader *r;
+	int n = fd < 0 ? error_errno(&err, -errno, "cannot open \"%s\"", path)
+		       : save_reader_open(fd, &r, &err);
+
+	if (n < 0) {
+		fprintf(stderr, "partita-worker: %s\n", err.message);
+		return WORKER_EXIT_ERROR;
+	}
+	save_dump(r, stdout);
+	save_reader_free(r);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option long_options[] = {
 		{ "description", required_argument, NULL, 'd' },
 		{ "description-fd", required_argument, NULL, 'f' },
 		{ "check", no_argument, NULL, 'c' },
+		{ "dump-state", required_argument, NULL, 's' },
 		{ "no-sandbox", no_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -238,6 +271,8 @@ int main(int argc, char **argv)
 		case 'n':
 			o.sandbox = false;
 			break;
+		case 's':
+			return dump_state(optarg);
 		case 'h':
 			fputs(usage, stdout);
 			return 0;

@@ -10,6 +10,7 @@
 #include "devices/legacy/uart16550.h"
 #include "firmware/acpi.h"
 #include "lib/cleanup.h"
+#include "save/save.h"
 #include "worker/machine.h"
 #include "worker/synic_test.h"
 
@@ -311,4 +312,51 @@ int platform_reset(struct platform *p, struct error *err)
 	}
 	r = write_acpi(p, err);
 	return r < 0 ? r : write_reset_vector(p, err);
+}
+
+/* --- saved state --- */
+
+void platform_hold_input(struct platform *p, bool held)
+{
+	for (int i = 0; i < 2; i++)
+		if (p->serial[i].uart)
+			uart_hold(p->serial[i].uart, held);
+}
+
+/* The ACPI tables are in guest memory. */
+static const char *const serial_scopes[] = { "serial/COM1", "serial/COM2" };
+
+int platform_save(struct platform *p, struct save_writer *w, struct error *err)
+{
+	if (p->test_devices)
+		return error_set(err, -ENOTSUP, "a machine with test devices cannot be saved");
+	ioapic_save(p->ioapic, w);
+	rtc_save(p->rtc, w);
+	pm_save(&p->pm, w);
+	for (int i = 0; i < 2; i++) {
+		if (!p->serial[i].uart)
+			continue;
+		save_writer_scope(w, serial_scopes[i]);
+		uart_save(p->serial[i].uart, w);
+	}
+	save_writer_scope(w, "");
+	return 0;
+}
+
+int platform_restore(struct platform *p, struct save_reader *r, struct error *err)
+{
+	int n = ioapic_restore(p->ioapic, r, err);
+
+	if (n >= 0)
+		n = rtc_restore(p->rtc, r, err);
+	if (n >= 0)
+		n = pm_restore(&p->pm, r, err);
+	for (int i = 0; i < 2 && n >= 0; i++) {
+		if (!p->serial[i].uart)
+			continue;
+		save_reader_scope(r, serial_scopes[i]);
+		n = uart_restore(p->serial[i].uart, r, err);
+	}
+	save_reader_scope(r, "");
+	return n;
 }

@@ -24,6 +24,7 @@ struct vp {
 	unsigned index;
 	pthread_t thread;
 	_Atomic uint64_t exits;
+	unsigned work_done; /* number of the last work */
 };
 
 struct vps {
@@ -34,6 +35,13 @@ struct vps {
 	pthread_cond_t opened;
 	_Atomic enum gate gate; /* written under lock */
 	unsigned count, started, parked;
+	/* Work for each thread while it waits at the gate: guarded by lock. */
+	int (*work)(void *arg, unsigned vp, struct error *err);
+	void *work_arg;
+	unsigned work_number, work_left;
+	int work_result;
+	struct error work_error;
+	pthread_cond_t worked;
 	struct vp vps[];
 };
 
@@ -77,28 +85,82 @@ static void handle_exit(struct vp *vp, struct vp_exit *x)
 	}
 }
 
-/* Whether to go on; false = the thread ends. */
-static bool wait_at_gate(struct vps *v)
+/* With the lock held, which is given up meanwhile. */
+static void do_work(struct vp *vp)
 {
+	struct vps *v = vp->all;
+	struct error err = { 0 };
+	int r;
+
+	if (vp->work_done == v->work_number)
+		return;
+	vp->work_done = v->work_number;
+	pthread_mutex_unlock(&v->lock);
+	r = v->work(v->work_arg, vp->index, &err);
+	pthread_mutex_lock(&v->lock);
+	if (r < 0 && v->work_result >= 0) {
+		v->work_result = r;
+		v->work_error = err;
+	}
+	if (!--v->work_left)
+		pthread_cond_signal(&v->worked);
+}
+
+int vps_each(struct vps *v, int (*fn)(void *arg, unsigned vp, struct error *err), void *arg,
+	     struct error *err)
+{
+	LOCK_SCOPE(&v->lock);
+	v->work = fn;
+	v->work_arg = arg;
+	v->work_left = v->count;
+	v->work_result = 0;
+	v->work_number++;
+	pthread_cond_broadcast(&v->opened);
+	while (v->work_left)
+		pthread_cond_wait(&v->worked, &v->lock);
+	if (v->work_result < 0 && err)
+		*err = v->work_error;
+	return v->work_result;
+}
+
+/* Whether to go on; false = the thread ends. */
+static bool wait_at_gate(struct vp *vp)
+{
+	struct vps *v = vp->all;
+
 	LOCK_SCOPE(&v->lock);
 	if (atomic_load(&v->gate) == GATE_HOLD) {
 		if (++v->parked == v->count)
 			v->cb.parked(v->cb.context);
-		while (atomic_load(&v->gate) == GATE_HOLD)
-			pthread_cond_wait(&v->opened, &v->lock);
+		while (atomic_load(&v->gate) == GATE_HOLD) {
+			if (vp->work_done != v->work_number)
+				do_work(vp);
+			else
+				pthread_cond_wait(&v->opened, &v->lock);
+		}
 		v->parked--;
 	}
 	return atomic_load(&v->gate) == GATE_RUN;
+}
+
+/*
+ * An access that was served is finished by the next vp_run only: a VP that stands still after one
+ * would have a state that is neither before nor after its instruction.
+ */
+static bool unfinished(const struct vp_exit *x)
+{
+	return x->kind == VP_EXIT_PIO || x->kind == VP_EXIT_MMIO;
 }
 
 static void *vp_main(void *arg)
 {
 	struct vp *vp = arg;
 	struct vps *v = vp->all;
-	struct vp_exit x;
+	struct vp_exit x = { .kind = VP_EXIT_INTERRUPTED };
 
-	while (wait_at_gate(v)) {
-		while (atomic_load_explicit(&v->gate, memory_order_acquire) == GATE_RUN) {
+	while (wait_at_gate(vp)) {
+		while (atomic_load_explicit(&v->gate, memory_order_acquire) == GATE_RUN ||
+		       (unfinished(&x) && atomic_load(&v->gate) == GATE_HOLD)) {
 			partition_vp_run(v->partition, vp->index, &x);
 			atomic_store_explicit(&vp->exits, vp->exits + 1, memory_order_relaxed);
 			handle_exit(vp, &x);
@@ -190,6 +252,7 @@ int vps_new(struct partition *p, struct platform *platform, const struct vps_cal
 	v->count = count;
 	pthread_mutex_init(&v->lock, NULL);
 	pthread_cond_init(&v->opened, NULL);
+	pthread_cond_init(&v->worked, NULL);
 	for (; v->started < count; v->started++) {
 		struct vp *vp = &v->vps[v->started];
 
@@ -215,6 +278,7 @@ void vps_free(struct vps *v)
 	for (unsigned i = 0; i < v->started; i++)
 		pthread_join(v->vps[i].thread, NULL);
 	pthread_cond_destroy(&v->opened);
+	pthread_cond_destroy(&v->worked);
 	pthread_mutex_destroy(&v->lock);
 	free(v);
 }

@@ -25,4 +25,10 @@ void vps_free(struct vps *v); /* ends the threads; NULL is fine */
 void vps_run(struct vps *v);  /* opens the gate */
 /* Closes the gate and fetches the VPs out of the guest; `parked` is called when all have come. */
 void vps_hold(struct vps *v); /* any thread */
+/*
+ * While the gate is closed: calls `fn` for each VP on its own thread, all at the same time, and
+ * waits for them; the first error. The loop's thread.
+ */
+int vps_each(struct vps *v, int (*fn)(void *arg, unsigned vp, struct error *err), void *arg,
+	     struct error *err);
 uint64_t vps_exits(const struct vps *v);

@@ -7,4 +7,5 @@ enum worker_exit {
 	WORKER_EXIT_ERROR = 1,
 	WORKER_EXIT_USAGE = 2,
 	WORKER_EXIT_RESET = 3,
+	WORKER_EXIT_SAVED = 4,
 };

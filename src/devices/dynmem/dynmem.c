@@ -19,6 +19,7 @@
 
 #include "devices/dynmem/dynmem_pages.h"
 #include "devices/dynmem/dynmem_proto.h"
+#include "save/save.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -82,6 +83,7 @@ struct dynmem {
 	struct loop_timer
 		wake; /* something becomes due, or there is more to do in the next round */
 	bool broken;  /* the ring is */
+	bool paused;  /* while it is saved or restored */
 
 	enum dynmem_state state;
 	uint32_t version;
@@ -602,9 +604,9 @@ static void receive(struct dynmem *d)
 
 static void run(struct dynmem *d)
 {
-	if (!d->ch)
+	if (!d->ch || d->paused)
 		return;
-	if (d->pending_count)
+	if (d->pending_count || d->last_answer)
 		give_back(d);
 	receive(d);
 	if (d->broken || d->pending_count)
@@ -613,6 +615,8 @@ static void run(struct dynmem *d)
 		send_info(d);
 	if (d->state == DM_SETTLING && loop_now(d->loop) >= d->shrink_at)
 		d->state = DM_IDLE;
+	else if (d->state == DM_SETTLING)
+		wake_at(d, d->shrink_at);
 	if (d->state == DM_UNBALLOONING)
 		unballoon(d);
 	if (d->state == DM_IDLE && !d->info_due)
@@ -649,6 +653,7 @@ static int dynmem_open(void *device, struct vmbus_channel *ch)
 	if (d->ch)
 		return -EBUSY;
 	d->ch = ch;
+	d->paused = vmbus_channel_restoring(ch);
 	d->broken = false;
 	d->state = DM_VERSION;
 	return 0;
@@ -680,6 +685,152 @@ static void dynmem_reset(void *device)
 	forget(d);
 	d->hot_added = 0;
 	d->unsettled = true;
+}
+
+/* --- saved state --- */
+
+struct saved_driver {
+	uint8_t state; /* enum dynmem_state */
+	uint32_t version, trans_id;
+	uint64_t caps, max_page;
+	bool info_due, no_adding, last_answer;
+	uint64_t target, hot_added, asked, got;
+};
+
+static const struct save_field driver_fields[] = {
+	SAVE_FIELD(struct saved_driver, state),     SAVE_FIELD(struct saved_driver, version),
+	SAVE_FIELD(struct saved_driver, trans_id),  SAVE_FIELD(struct saved_driver, caps),
+	SAVE_FIELD(struct saved_driver, max_page),  SAVE_FIELD(struct saved_driver, info_due),
+	SAVE_FIELD(struct saved_driver, no_adding), SAVE_FIELD(struct saved_driver, last_answer),
+	SAVE_FIELD(struct saved_driver, target),    SAVE_FIELD(struct saved_driver, hot_added),
+	SAVE_FIELD(struct saved_driver, asked),     SAVE_FIELD(struct saved_driver, got),
+};
+static const struct save_table driver_table =
+	SAVE_TABLE("dynmem.driver", 1, struct saved_driver, driver_fields);
+
+/* Pages that the guest has given away, as ranges; as many records as it takes. */
+struct saved_pages {
+	uint16_t count;
+	uint64_t page[512], pages[512];
+};
+
+static const struct save_field pages_fields[] = {
+	SAVE_COUNTED(struct saved_pages, page, count),
+	SAVE_ARRAY(struct saved_pages, pages),
+};
+static const struct save_table pages_table =
+	SAVE_TABLE("dynmem.pages", 1, struct saved_pages, pages_fields);
+
+/* What is on its way to the host counts as given, and holds zeros or what nobody looks at. */
+static void dynmem_pause(void *device, struct vmbus_channel *primary)
+{
+	struct dynmem *d = device;
+
+	d->paused = true;
+	loop_timer_disarm(&d->wake);
+	vmbus_device_paused(primary);
+}
+
+static void dynmem_resume(void *device)
+{
+	struct dynmem *d = device;
+
+	d->paused = false;
+	loop_defer(d->loop, &d->run);
+}
+
+static int dynmem_save(void *device, struct save_writer *w, struct error *err)
+{
+	const struct dynmem *d = device;
+	const struct saved_driver s = {
+		.state = (uint8_t)d->state,
+		.version = d->version,
+		.trans_id = d->trans_id,
+		.caps = d->caps,
+		.max_page = d->max_page,
+		.info_due = d->info_due,
+		.no_adding = d->no_adding,
+		.last_answer = d->last_answer,
+		.target = d->target,
+		.hot_added = d->hot_added,
+		.asked = d->asked,
+		.got = d->got,
+	};
+	struct saved_pages p = { 0 };
+	uint64_t page = 0, count = 0;
+
+	(void)err;
+	save_put(w, &driver_table, &s);
+	while (dynmem_pages_find(&d->ballooned, page + count, UINT64_MAX, &page, &count)) {
+		p.page[p.count] = page;
+		p.pages[p.count++] = count;
+		if (p.count == ARRAY_SIZE(p.page)) {
+			save_put(w, &pages_table, &p);
+			p.count = 0;
+		}
+	}
+	if (p.count)
+		save_put(w, &pages_table, &p);
+	return 0;
+}
+
+static bool driver_makes_sense(const struct dynmem *d, const struct saved_driver *s)
+{
+	uint64_t room = d->most - d->base;
+
+	return s->state <= DM_ADDING && (s->state != DM_CLOSED) == (d->ch != NULL) &&
+	       s->version <= DYNMEM_PROTOCOL_VERSION_3 && s->target <= d->most &&
+	       s->hot_added <= room && s->got <= s->asked && s->asked <= d->most &&
+	       (s->state != DM_ADDING || s->asked <= room - s->hot_added) &&
+	       gmem_contains(d->options.gm, d->options.grow_gpa, s->hot_added * PAGE);
+}
+
+static int restore_pages(struct dynmem *d, struct save_reader *r, struct error *err)
+{
+	struct saved_pages p;
+	int n;
+
+	while ((n = save_next(r, &pages_table, &p, err)) > 0)
+		for (unsigned i = 0; i < p.count; i++) {
+			if (!p.pages[i] || !range_inside(p.page[i], p.pages[i], d->ballooned.end) ||
+			    !are_ram(d, p.page[i], p.pages[i]) ||
+			    dynmem_pages_any(&d->ballooned, p.page[i], p.pages[i]))
+				return error_set(err, -EBADMSG,
+						 "pages that the guest cannot have given away");
+			dynmem_pages_add(&d->ballooned, p.page[i], p.pages[i]);
+		}
+	return n;
+}
+
+static int dynmem_restore(void *device, struct save_reader *r, struct error *err)
+{
+	struct dynmem *d = device;
+	struct saved_driver s;
+	uint64_t now = loop_now(d->loop);
+	int n = save_get(r, &driver_table, &s, err);
+
+	if (n < 0)
+		return n;
+	if (!driver_makes_sense(d, &s))
+		return error_set(err, -EBADMSG, "a state of the driver that does not exist");
+	d->state = s.state;
+	d->version = s.version;
+	d->trans_id = s.trans_id;
+	d->caps = s.caps;
+	d->max_page = s.max_page;
+	d->info_due = s.info_due;
+	d->no_adding = s.no_adding;
+	d->last_answer = s.last_answer && s.state == DM_BALLOONING;
+	d->target = s.target;
+	d->hot_added = s.hot_added;
+	d->asked = s.asked;
+	d->got = s.got;
+	d->unsettled = true;
+	d->shrink_at = d->grow_at = now + (s.state == DM_SETTLING ? SETTLE : 0);
+	n = restore_pages(d, r, err);
+	if (n >= 0 && d->state == DM_UNBALLOONING && d->asked > d->ballooned.count)
+		n = error_set(err, -EBADMSG, "more pages to return than were given");
+	return n;
 }
 
 /* --- the device --- */
@@ -781,4 +932,8 @@ const struct vmbus_device_type dynmem_type = {
 	.close = dynmem_close,
 	.signal = dynmem_signal,
 	.reset = dynmem_reset,
+	.pause = dynmem_pause,
+	.save = dynmem_save,
+	.restore = dynmem_restore,
+	.resume = dynmem_resume,
 };

@@ -708,6 +708,105 @@ static void test_a_full_ring(void **state)
 	bed_free(b);
 }
 
+/* --- saved state --- */
+
+static struct bed *bed_apart(void)
+{
+	struct bed *b = calloc(1, sizeof(*b));
+	struct vmbus_offer_options offer = { .instance = dynmem_instance };
+	struct dynmem_options o = { .base = TEST_GUEST_RAM,
+				    .grow_gpa = TEST_GUEST_GROW_GPA,
+				    .grow_most = TEST_GUEST_GROW_MOST,
+				    .grow = on_grow,
+				    .guest_os = on_guest_os,
+				    .event = on_event,
+				    .context = b };
+
+	assert_non_null(b);
+	b->os = LINUX;
+	b->g = test_guest_new(1, 0, 0);
+	o.gm = b->g->gm;
+	assert_int_equal(dynmem_new(b->g->loop, &o, &b->d, NULL), 0);
+	assert_int_equal(
+		vmbus_device_offer(b->g->bus, &dynmem_type, b->d, &offer, &b->primary, NULL), 0);
+	return b;
+}
+
+/* The guest of `from` goes on in a new machine, whose memory has grown as far. */
+static struct bed *move(struct bed *from, uint64_t grown, int expected)
+{
+	struct bed *to = bed_apart();
+	struct save_writer *w;
+	struct save_reader *r;
+	struct error err = { 0 };
+	const void *data;
+	size_t size;
+
+	assert_true(test_guest_pause(from->g));
+	w = test_guest_save(from->g);
+	data = save_writer_bytes(w, &size);
+	assert_int_equal(save_reader_of(data, size, &r, NULL), 0);
+	to->grown = grown;
+	assert_int_equal(gmem_grow(to->g->gm, grown), 0);
+	assert_int_equal(test_guest_restore(to->g, from->g, r, &err), expected);
+	if (expected < 0)
+		assert_true(strstr(err.message, "dynmem") || strstr(err.message, "driver"));
+	save_reader_free(r);
+	save_writer_free(w);
+	to->ch = from->ch;
+	test_channel_move(&to->ch, to->g);
+	vmbus_resume(from->g->bus);
+	test_guest_stop(from->g);
+	dynmem_free(from->d);
+	test_guest_free(from->g);
+	free(from);
+	return to;
+}
+
+static void test_it_goes_on_where_it_was_saved(void **state)
+{
+	struct bed *b = bed_ready(CAPS_LINUX);
+
+	(void)state;
+	target(b, 160);
+	assert_int_equal(take(b), DM_MEM_HOT_ADD_REQUEST);
+	answer_add(b, 32768, 1);
+	target(b, 150);
+	assert_request(b, 10);
+	give_one(b, true, MY_PAGES, 512);
+	give_one(b, true, TEST_GUEST_GROW_GPA / PAGE + 7, 1024);
+	b = move(b, 128 * MIB, 0);
+	assert_string_equal(dynmem_status(b->d).state, "ballooning");
+	assert_int_equal(dynmem_status(b->d).assigned, 154 * MIB);
+	assert_int_equal(dynmem_status(b->d).hot_added, 128 * MIB);
+	vmbus_resume(b->g->bus);
+	test_guest_pump(b->g);
+	/* not twice, and the rest of the answer */
+	give_one(b, true, MY_PAGES + 511, 1);
+	assert_int_equal(dynmem_status(b->d).bad_messages, 1);
+	give_one(b, false, MY_PAGES + 512, 1024);
+	assert_int_equal(dynmem_status(b->d).assigned, 150 * MIB);
+	target(b, 160);
+	assert_int_equal(take(b), DM_UNBALLOON_REQUEST);
+	assert_int_equal(word_at(b, 12), 2);
+	assert_int_equal(range_at(b, 0), DM_RANGE(MY_PAGES, 1536));
+	bed_free(b);
+}
+
+static void test_what_does_not_fit_is_not_restored(void **state)
+{
+	struct bed *b = bed_ready(CAPS_LINUX);
+
+	(void)state;
+	target(b, 160);
+	assert_int_equal(take(b), DM_MEM_HOT_ADD_REQUEST);
+	answer_add(b, 32768, 1);
+	/* the new machine lacks what was added */
+	b = move(b, 64 * MIB, -EBADMSG);
+	vmbus_resume(b->g->bus);
+	bed_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -731,6 +830,8 @@ int main(void)
 		cmocka_unit_test(test_a_guest_that_dies_in_the_middle),
 		cmocka_unit_test(test_a_reset_takes_back_what_was_added),
 		cmocka_unit_test(test_a_full_ring),
+		cmocka_unit_test(test_it_goes_on_where_it_was_saved),
+		cmocka_unit_test(test_what_does_not_fit_is_not_restored),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include "devices/legacy/ioapic.h"
 
 #include "lib/cleanup.h"
+#include "save/save.h"
 
 #include <errno.h>
 
@@ -232,6 +233,57 @@ void ioapic_reset(struct ioapic *a)
 		a->pins[i].pending = false;
 		route_update(a, &a->pins[i]);
 	}
+}
+
+/* --- saved state --- */
+
+struct saved_ioapic {
+	uint8_t select;
+	uint32_t id;
+	uint64_t entries[IOAPIC_PINS];
+	uint8_t lines[IOAPIC_PINS], pending[IOAPIC_PINS]; /* 0 or 1 */
+};
+
+static const struct save_field ioapic_fields[] = {
+	SAVE_FIELD(struct saved_ioapic, select),  SAVE_FIELD(struct saved_ioapic, id),
+	SAVE_ARRAY(struct saved_ioapic, entries), SAVE_ARRAY(struct saved_ioapic, lines),
+	SAVE_ARRAY(struct saved_ioapic, pending),
+};
+static const struct save_table ioapic_table =
+	SAVE_TABLE("ioapic", 1, struct saved_ioapic, ioapic_fields);
+
+void ioapic_save(struct ioapic *a, struct save_writer *w)
+{
+	struct saved_ioapic s;
+
+	LOCK_SCOPE(&a->lock);
+	s = (struct saved_ioapic){ .select = a->select, .id = a->id };
+	for (unsigned i = 0; i < IOAPIC_PINS; i++) {
+		s.entries[i] = a->pins[i].entry;
+		s.lines[i] = a->pins[i].line;
+		s.pending[i] = a->pins[i].pending;
+	}
+	save_put(w, &ioapic_table, &s);
+}
+
+/* What was delivered is in the local APICs: nothing is delivered again. */
+int ioapic_restore(struct ioapic *a, struct save_reader *r, struct error *err)
+{
+	struct saved_ioapic s;
+	int n = save_get(r, &ioapic_table, &s, err);
+
+	if (n < 0)
+		return n;
+	LOCK_SCOPE(&a->lock);
+	a->select = s.select;
+	a->id = s.id & ID_MASK;
+	for (unsigned i = 0; i < IOAPIC_PINS; i++) {
+		a->pins[i].entry = s.entries[i] & (RTE_WRITABLE | RTE_REMOTE_IRR);
+		a->pins[i].line = s.lines[i];
+		a->pins[i].pending = s.pending[i];
+		route_update(a, &a->pins[i]);
+	}
+	return 0;
 }
 
 int ioapic_new(const struct ioapic_config *config, struct ioapic **ret, struct error *err)

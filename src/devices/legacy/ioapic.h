@@ -13,6 +13,8 @@
 #define IOAPIC_PINS 24
 
 struct ioapic;
+struct save_writer; /* save/save.h */
+struct save_reader;
 
 /* Both are called with the I/O APIC's lock held and must not call back; see pio.h for the order. */
 struct ioapic_config {
@@ -30,6 +32,10 @@ int ioapic_new(const struct ioapic_config *config, struct ioapic **ret,
 	       struct error *err) _must_check_;
 void ioapic_free(struct ioapic *a);  /* NULL is fine */
 void ioapic_reset(struct ioapic *a); /* lines keep their level: they are the devices' */
+
+/* While no VP runs. */
+void ioapic_save(struct ioapic *a, struct save_writer *w);
+int ioapic_restore(struct ioapic *a, struct save_reader *r, struct error *err) _must_check_;
 
 void ioapic_set_line(struct ioapic *a, unsigned pin, bool level);
 /* A local APIC has seen the end of a level-triggered interrupt with this vector. */

@@ -6,6 +6,8 @@
  */
 #include "devices/legacy/pm.h"
 
+#include "save/save.h"
+
 enum {
 	ACPI_SLEEP_CONTROL,
 	ACPI_SLEEP_STATUS,
@@ -101,6 +103,32 @@ void pm_init(struct pm *pm)
 		.write = cf9_write,
 	};
 	pm_reset(pm);
+}
+
+/* --- saved state --- */
+
+struct saved_pm {
+	uint8_t cf9;
+};
+
+static const struct save_field pm_fields[] = { SAVE_FIELD(struct saved_pm, cf9) };
+static const struct save_table pm_table = SAVE_TABLE("pm", 1, struct saved_pm, pm_fields);
+
+void pm_save(struct pm *pm, struct save_writer *w)
+{
+	const struct saved_pm s = { pm->cf9_value };
+
+	save_put(w, &pm_table, &s);
+}
+
+int pm_restore(struct pm *pm, struct save_reader *r, struct error *err)
+{
+	struct saved_pm s;
+	int n = save_get(r, &pm_table, &s, err);
+
+	if (n >= 0)
+		pm->cf9_value = s.cf9 & CF9_MASK;
+	return n;
 }
 
 int pm_add_to(struct pm *pm, struct pio_bus *bus, struct error *err)

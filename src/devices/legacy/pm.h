@@ -16,6 +16,9 @@
 #define PM_RESET_VALUE        0x01
 #define PM_SLEEP_TYPE_OFF     5 /* SLP_TYPx in \_S5 */
 
+struct save_writer; /* save/save.h */
+struct save_reader;
+
 /* Embedded in its owner. Callbacks come from VP threads, and may come more than once. */
 struct pm {
 	void (*power_off)(void *context);
@@ -28,4 +31,6 @@ struct pm {
 /* Fills in the devices; the callbacks and the context are the owner's to set. */
 void pm_init(struct pm *pm);
 void pm_reset(struct pm *pm);
+void pm_save(struct pm *pm, struct save_writer *w); /* while no VP runs */
+int pm_restore(struct pm *pm, struct save_reader *r, struct error *err) _must_check_;
 int pm_add_to(struct pm *pm, struct pio_bus *bus, struct error *err) _must_check_;

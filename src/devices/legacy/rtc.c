@@ -10,6 +10,7 @@
 #include "devices/legacy/rtc.h"
 
 #include "lib/cleanup.h"
+#include "save/save.h"
 
 #include <errno.h>
 #include <string.h>
@@ -284,6 +285,81 @@ void rtc_reset(struct rtc *r)
 	b_write(r, r->cmos[CMOS_B] & B_BINARY);
 	r->index = CMOS_D;
 	r->seen_second = guest_second(r);
+}
+
+/* --- saved state --- */
+
+/* The clock itself is the host's: it has gone on when the machine is restored. */
+struct saved_rtc {
+	uint64_t offset; /* a signed number of seconds */
+	bool frozen;
+	uint32_t year, month, day, hour, minute, second; /* while frozen, as struct tm has them */
+	uint8_t index;
+	uint8_t cmos[CMOS_SIZE];
+};
+
+/* clang-format off */
+#define RTC(name) SAVE_FIELD(struct saved_rtc, name)
+static const struct save_field rtc_fields[] = {
+	RTC(offset), RTC(frozen), RTC(year), RTC(month), RTC(day), RTC(hour), RTC(minute),
+	RTC(second), RTC(index),
+	SAVE_BYTES(struct saved_rtc, cmos),
+};
+/* clang-format on */
+static const struct save_table rtc_table = SAVE_TABLE("rtc", 1, struct saved_rtc, rtc_fields);
+
+void rtc_save(struct rtc *r, struct save_writer *w)
+{
+	struct saved_rtc s;
+
+	LOCK_SCOPE(&r->lock);
+	s = (struct saved_rtc){
+		.offset = (uint64_t)r->offset,
+		.frozen = r->frozen,
+		.year = (uint32_t)r->fields.tm_year,
+		.month = (uint32_t)r->fields.tm_mon,
+		.day = (uint32_t)r->fields.tm_mday,
+		.hour = (uint32_t)r->fields.tm_hour,
+		.minute = (uint32_t)r->fields.tm_min,
+		.second = (uint32_t)r->fields.tm_sec,
+		.index = r->index,
+	};
+	memcpy(s.cmos, r->cmos, sizeof(s.cmos));
+	save_put(w, &rtc_table, &s);
+}
+
+/* What a guest can write, and sums that do not overflow. */
+static bool saved_valid(const struct saved_rtc *s)
+{
+	const int64_t far = INT64_C(1) << 40, offset = (int64_t)s->offset;
+
+	return s->index < CMOS_SIZE && offset > -far && offset < far && s->year < 10000 &&
+	       s->month < 256 && s->day < 256 && s->hour < 256 && s->minute < 256 &&
+	       s->second < 256;
+}
+
+int rtc_restore(struct rtc *r, struct save_reader *reader, struct error *err)
+{
+	struct saved_rtc s;
+	int n = save_get(reader, &rtc_table, &s, err);
+
+	if (n < 0)
+		return n;
+	if (!saved_valid(&s))
+		return error_set(err, -EBADMSG, "rtc: a clock like that does not exist");
+	LOCK_SCOPE(&r->lock);
+	r->offset = (int64_t)s.offset;
+	r->frozen = s.frozen;
+	r->fields = (struct tm){ .tm_year = (int)s.year,
+				 .tm_mon = (int)s.month,
+				 .tm_mday = (int)s.day,
+				 .tm_hour = (int)s.hour,
+				 .tm_min = (int)s.minute,
+				 .tm_sec = (int)s.second };
+	r->index = s.index;
+	memcpy(r->cmos, s.cmos, sizeof(r->cmos));
+	r->seen_second = guest_second(r);
+	return 0;
 }
 
 struct pio_device *rtc_pio(struct rtc *r)

@@ -11,6 +11,7 @@
 #include "devices/legacy/uart16550.h"
 
 #include "lib/cleanup.h"
+#include "save/save.h"
 
 #include <errno.h>
 #include <string.h>
@@ -76,6 +77,7 @@ struct uart {
 	bool overrun;
 	bool thr_pending; /* the transmitter became empty and nobody was told */
 	bool irq_level;
+	bool held;
 	uint8_t fifo[UART_FIFO]; /* received bytes */
 	unsigned fifo_at, fifo_count;
 };
@@ -164,7 +166,7 @@ static void fifo_put(struct uart *u, uint8_t byte)
 
 static bool can_receive(const struct uart *u)
 {
-	return !(u->mcr & MCR_LOOP) && u->fifo_count < fifo_depth(u);
+	return !u->held && !(u->mcr & MCR_LOOP) && u->fifo_count < fifo_depth(u);
 }
 
 /* Tells the source of input when there is room that was not there before. */
@@ -347,6 +349,16 @@ bool uart_can_receive(struct uart *u)
 	return can_receive(u);
 }
 
+void uart_hold(struct uart *u, bool held)
+{
+	bool could;
+
+	LOCK_SCOPE(&u->lock);
+	could = can_receive(u);
+	u->held = held;
+	drained_update(u, could);
+}
+
 /* 8.0, table III: the state after master reset */
 static void registers_reset(struct uart *u)
 {
@@ -367,6 +379,75 @@ void uart_reset(struct uart *u)
 	registers_reset(u);
 	irq_update(u);
 	drained_update(u, could);
+}
+
+/* --- saved state --- */
+
+struct saved_uart {
+	uint8_t ier, fcr, lcr, mcr, msr, scr, dll, dlm;
+	bool overrun, thr_pending, irq_level;
+	uint8_t fifo_count;
+	uint8_t fifo[UART_FIFO];
+};
+
+/* clang-format off */
+#define UART(name) SAVE_FIELD(struct saved_uart, name)
+static const struct save_field uart_fields[] = {
+	UART(ier), UART(fcr), UART(lcr), UART(mcr), UART(msr), UART(scr), UART(dll), UART(dlm),
+	UART(overrun), UART(thr_pending), UART(irq_level),
+	SAVE_COUNTED(struct saved_uart, fifo, fifo_count),
+};
+/* clang-format on */
+static const struct save_table uart_table = SAVE_TABLE("uart", 1, struct saved_uart, uart_fields);
+
+void uart_save(struct uart *u, struct save_writer *w)
+{
+	struct saved_uart s;
+
+	LOCK_SCOPE(&u->lock);
+	s = (struct saved_uart){
+		.ier = u->ier,
+		.fcr = u->fcr,
+		.lcr = u->lcr,
+		.mcr = u->mcr,
+		.msr = u->msr,
+		.scr = u->scr,
+		.dll = u->dll,
+		.dlm = u->dlm,
+		.overrun = u->overrun,
+		.thr_pending = u->thr_pending,
+		.irq_level = u->irq_level,
+		.fifo_count = (uint8_t)u->fifo_count,
+	};
+	for (unsigned i = 0; i < u->fifo_count; i++)
+		s.fifo[i] = u->fifo[(u->fifo_at + i) % UART_FIFO];
+	save_put(w, &uart_table, &s);
+}
+
+/* The I/O APIC knows the level of the line: it is not driven again. */
+int uart_restore(struct uart *u, struct save_reader *r, struct error *err)
+{
+	struct saved_uart s = { 0 };
+	int n = save_get(r, &uart_table, &s, err);
+
+	if (n < 0)
+		return n;
+	LOCK_SCOPE(&u->lock);
+	u->ier = s.ier & IER_MASK;
+	u->fcr = s.fcr;
+	u->lcr = s.lcr;
+	u->mcr = s.mcr & MCR_MASK;
+	u->msr = s.msr;
+	u->scr = s.scr;
+	u->dll = s.dll;
+	u->dlm = s.dlm;
+	u->overrun = s.overrun;
+	u->thr_pending = s.thr_pending;
+	u->irq_level = s.irq_level;
+	u->fifo_at = 0;
+	u->fifo_count = s.fifo_count;
+	memcpy(u->fifo, s.fifo, sizeof(u->fifo));
+	return 0;
 }
 
 struct pio_device *uart_pio(struct uart *u)

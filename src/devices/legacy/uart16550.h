@@ -11,6 +11,8 @@
 #define UART_FIFO     16u
 
 struct uart;
+struct save_writer; /* save/save.h */
+struct save_reader;
 
 /* The callbacks are made with the port's lock held, from VP threads or from uart_receive's caller.
  */
@@ -26,8 +28,13 @@ struct uart_config {
 int uart_new(const struct uart_config *config, struct uart **ret, struct error *err) _must_check_;
 void uart_free(struct uart *u); /* NULL is fine */
 void uart_reset(struct uart *u);
+/* While no VP runs, and in a scope of its own: a machine has several. */
+void uart_save(struct uart *u, struct save_writer *w);
+int uart_restore(struct uart *u, struct save_reader *r, struct error *err) _must_check_;
 struct pio_device *uart_pio(struct uart *u); /* borrowed */
 
 /* Any thread. Returns how many of the bytes were taken; `drained` tells when to offer the rest. */
 size_t uart_receive(struct uart *u, const uint8_t *data, size_t len);
 bool uart_can_receive(struct uart *u);
+/* While held it takes no input; what others want to send waits with them. Any thread. */
+void uart_hold(struct uart *u, bool held);

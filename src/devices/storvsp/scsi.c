@@ -60,6 +60,11 @@ size_t iov_write(const struct iovec *iov, unsigned count, const void *src, size_
 	return at;
 }
 
+struct scsi_unit *scsi_target_unit(const struct scsi_target *target, unsigned lun)
+{
+	return target->units[lun];
+}
+
 /* --- how commands end --- */
 
 static void unit_settle(struct scsi_unit *unit)

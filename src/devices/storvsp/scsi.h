@@ -10,6 +10,8 @@
 #include "vhd/disk.h"
 
 struct reserve_file; /* vhd/reserve_file.h */
+struct save_writer;  /* save/save.h */
+struct save_reader;
 
 #define SCSI_MAX_LUNS          64
 #define SCSI_CDB_SIZE          16
@@ -117,6 +119,12 @@ int scsi_target_capacity_changed(struct scsi_target *target, unsigned lun) _must
 /* As after power-on: caches on, medium removal allowed, no unit attention. */
 void scsi_target_reset(struct scsi_target *target);
 const struct scsi_stats *scsi_target_stats(const struct scsi_target *target);
+
+/* While no command runs: appends the units' records; reads them back, and checks that the disks
+ * are those of then. */
+void scsi_target_save(const struct scsi_target *target, struct save_writer *w);
+int scsi_target_restore(struct scsi_target *target, struct save_reader *r,
+			struct error *err) _must_check_;
 
 void scsi_execute(struct scsi_target *target, struct scsi_request *req);
 /* A command of many steps stops after the one at hand; others run to their end. */

@@ -73,6 +73,9 @@ struct scsi_range {
 
 extern const struct scsi_unit_type scsi_disk_type, scsi_dvd_type;
 
+/* NULL when there is none. */
+struct scsi_unit *scsi_target_unit(const struct scsi_target *target, unsigned lun);
+
 void scsi_good(struct scsi_request *req, uint32_t transferred);
 void scsi_fail(struct scsi_request *req, struct scsi_sense sense);
 void scsi_overrun(struct scsi_request *req);

@@ -24,7 +24,7 @@
 
 /* --- requests --- */
 
-static struct storvsp_request *request_take(struct storvsp_channel *c)
+struct storvsp_request *storvsp_request_take(struct storvsp_channel *c)
 {
 	struct storvsp_request *rq;
 
@@ -87,8 +87,8 @@ static void channel_notify(struct storvsp_channel *c)
 {
 	struct vstor_packet p = { .header.operation = le32_of(VSTOR_ENUMERATE_BUS) };
 
-	if (!c->s->notify || c != &c->s->channels[0] || c->s->state != STORVSP_READY ||
-	    c->blocked || c->broken)
+	if (!c->s->notify || c->s->paused || c != &c->s->channels[0] ||
+	    c->s->state != STORVSP_READY || c->blocked || c->broken)
 		return;
 	if (!vmbus_can_send(c->ch, sizeof(p)))
 		return; /* `signal` comes when it can */
@@ -101,7 +101,7 @@ static bool channel_may_receive(const struct storvsp_channel *c)
 {
 	bool spoken_to = c == &c->s->channels[0] || c->s->state == STORVSP_READY;
 
-	return spoken_to && !c->blocked && !c->broken;
+	return spoken_to && !c->blocked && !c->broken && !c->s->paused;
 }
 
 /* False when this round's share is used up; the next round goes on then. */
@@ -125,7 +125,7 @@ static unsigned channel_receive(struct storvsp_channel *c)
 	unsigned count = 0;
 
 	while (channel_may_receive(c) && channel_charge(c)) {
-		struct storvsp_request *rq = request_take(c);
+		struct storvsp_request *rq = storvsp_request_take(c);
 		int r;
 
 		if (!rq)
@@ -173,6 +173,7 @@ static void channel_run(struct storvsp_channel *c)
 	if (c->closing) {
 		if (!c->running)
 			channel_finish(c);
+		storvsp_pause_check(c->s);
 		return;
 	}
 	do
@@ -180,6 +181,7 @@ static void channel_run(struct storvsp_channel *c)
 	while (channel_receive(c));
 	channel_flush(c);
 	channel_notify(c);
+	storvsp_pause_check(c->s);
 }
 
 static void on_run(struct loop_task *t)
@@ -378,4 +380,8 @@ const struct vmbus_device_type storvsp_type = {
 	.close = storvsp_close,
 	.signal = storvsp_signal,
 	.reset = storvsp_reset,
+	.pause = storvsp_pause,
+	.save = storvsp_save,
+	.restore = storvsp_restore,
+	.resume = storvsp_resume,
 };

@@ -59,9 +59,19 @@ struct storvsp {
 	struct scsi_target *nowhere; /* what lies at other paths and targets: no units */
 	enum storvsp_state state;
 	bool notify; /* the guest is to be told that units came or went */
+	bool paused; /* nothing is received; `pausing` hears when nothing runs any more */
+	struct vmbus_channel *pausing;
 	struct storvsp_stats stats;
 	struct storvsp_channel channels[STORVSP_MAX_CHANNELS]; /* by index, 0 is the primary */
 };
+
+struct storvsp_request *storvsp_request_take(struct storvsp_channel *c);
+/* storvsp_state.c: pause, save, restore, resume of the device; and a chance to come to rest. */
+void storvsp_pause(void *device, struct vmbus_channel *primary);
+int storvsp_save(void *device, struct save_writer *w, struct error *err);
+int storvsp_restore(void *device, struct save_reader *r, struct error *err);
+void storvsp_resume(void *device);
+void storvsp_pause_check(struct storvsp *s);
 
 /* Decodes a packet into `rq`, and runs or answers it. */
 void storvsp_packet_handle(struct storvsp_channel *c, struct storvsp_request *rq,
