@@ -83,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (vm_check(&s, NULL) == 0) {
 		check_round(&s);
 		if (vm_check_start(&s, NULL) == 0) {
-			description = vm_describe(&s);
+			description = vm_describe(&s, 1048576);
 			if (!description)
 				abort();
 			json_decref(description);

@@ -34,6 +34,7 @@ static const char usage[] =
 	"  --state FILE         go on from there, where `partita save` saved it\n"
 	"  --cpus N             virtual processors, 1 to 64 (1)\n"
 	"  --memory SIZE        RAM, like 512M or 4G (512M)\n"
+	"  --memory-maximum SIZE what it can grow to while it runs (as --memory)\n"
 	"  --lock-memory        take all of it now, and keep it in the host's RAM\n"
 	"  --disk FILE[,OPTION...]\n"
 	"                       SCSI disk, raw or VHDX; may be repeated. Options: ro, direct,\n"
@@ -186,17 +187,17 @@ static int add_drive(struct run *run, const char *text, const char *kind)
 	return 0;
 }
 
-static int set_memory(struct run *run, const char *text)
+static int set_memory(struct run *run, const char *option, const char *key, const char *text)
 {
 	uint64_t bytes;
 	int r = cli_parse_size(text, &bytes, &run->err);
 
 	if (r < 0)
-		return error_prefix(&run->err, "--memory");
+		return error_prefix(&run->err, "--%s", option);
 	if (bytes % MIB)
-		return error_set(&run->err, -EINVAL, "--memory %s is not a whole number of MiB",
+		return error_set(&run->err, -EINVAL, "--%s %s is not a whole number of MiB", option,
 				 text);
-	json_object_set_new(run->description, "memory", json_integer((json_int_t)(bytes / MIB)));
+	json_object_set_new(run->description, key, json_integer((json_int_t)(bytes / MIB)));
 	return 0;
 }
 
@@ -230,6 +231,7 @@ enum {
 	OPT_STATE,
 	OPT_CPUS,
 	OPT_MEMORY,
+	OPT_MEMORY_MAXIMUM,
 	OPT_LOCK_MEMORY,
 	OPT_DISK,
 	OPT_DVD,
@@ -254,6 +256,7 @@ const struct option run_options[] = {
 	{ "state", required_argument, NULL, OPT_STATE },
 	{ "cpus", required_argument, NULL, OPT_CPUS },
 	{ "memory", required_argument, NULL, OPT_MEMORY },
+	{ "memory-maximum", required_argument, NULL, OPT_MEMORY_MAXIMUM },
 	{ "lock-memory", no_argument, NULL, OPT_LOCK_MEMORY },
 	{ "disk", required_argument, NULL, OPT_DISK },
 	{ "dvd", required_argument, NULL, OPT_DVD },
@@ -331,7 +334,9 @@ static int set_option(struct run *run, int option, const char *text)
 	case OPT_SUB_CHANNELS:
 		return set_number(run, option, text);
 	case OPT_MEMORY:
-		return set_memory(run, text);
+		return set_memory(run, "memory", "memory", text);
+	case OPT_MEMORY_MAXIMUM:
+		return set_memory(run, "memory-maximum", "memory_maximum", text);
 	case OPT_LOCK_MEMORY:
 		json_object_set_new(run->description, "memory_locked", json_true());
 		return 0;

@@ -154,6 +154,8 @@ static const struct column show_columns[] = {
 	{ "Job", "job", COLUMN_TEXT, false },
 	{ "Uptime", "status.uptime_s", COLUMN_DURATION, false },
 	{ "Memory assigned", "status.memory_assigned_mib", COLUMN_MIB, false },
+	{ "Memory demand", "status.memory_demand_mib", COLUMN_MIB, false },
+	{ "Memory status", "status.memory_status", COLUMN_TEXT, false },
 	{ "Memory used", "status.memory_mib", COLUMN_MIB, false },
 	{ "Processor use", "status.cpu_percent", COLUMN_PERCENT, false },
 	{ "Process", "status.pid", COLUMN_NUMBER, false },

@@ -97,6 +97,8 @@ static int daemon_open(struct daemon *d, const struct daemon_options *o, struct 
 	if (r == 0)
 		r = meter_begin(d, err);
 	if (r == 0)
+		memory_begin(d);
+	if (r == 0)
 		r = open_supervisor(d, o, err);
 	return r == 0 ? vms_load(d, err) : r;
 }
@@ -134,6 +136,7 @@ void daemon_free(struct daemon *d)
 		down_free(d);
 	}
 	meter_end(d);
+	memory_end(d);
 	index_free(d);
 	supervisor_free(d->supervisor);
 	host_free(d);

@@ -16,8 +16,9 @@ struct worker {
 	char id[GUID_TEXT_SIZE]; /* "": free */
 	const struct worker_events *events;
 	void *context;
-	struct worker_request *request;
+	struct worker_request *request, *memory_request;
 	char asked[32];
+	int64_t memory_target; /* asked for; 0: a query */
 	unsigned kills, cancels;
 	struct worker_limits limits;
 	json_t *description;
@@ -105,6 +106,22 @@ void fake_state(const char *id, const char *state)
 	struct worker *w = find(id);
 
 	w->events->state(w->context, w, state);
+}
+
+int64_t fake_memory_asked(const char *id)
+{
+	return find(id)->memory_request ? find(id)->memory_target : -1;
+}
+
+void fake_memory_answer(const char *id, json_t *memory)
+{
+	struct worker_request *r = find(id)->memory_request;
+	json_t *answer = json_pack("{s:b,s:o}", "ok", 1, "memory", memory);
+
+	assert(r);
+	find(id)->memory_request = NULL;
+	r->done(r, 0, answer, NULL);
+	json_decref(answer);
 }
 
 void fake_event(const char *id, json_t *event)
@@ -236,7 +253,7 @@ int worker_adopt(struct supervisor *s, const char *id, const struct worker_event
 		drop(w);
 		return -ECHILD;
 	}
-	w->request = NULL;
+	w->request = w->memory_request = NULL;
 	w->events = events;
 	w->context = context;
 	*ret = w;
@@ -266,6 +283,12 @@ void worker_ask(struct worker *w, struct worker_request *r, json_t *request, con
 	(void)timeout_ms;
 	for (unsigned i = 0; i < fd_count; i++)
 		close(fds[i]);
+	if (!strncmp(command, "memory-", 7)) {
+		assert(!w->memory_request);
+		w->memory_request = r;
+		w->memory_target = json_integer_value(json_object_get(request, "target"));
+		return;
+	}
 	if (!strcmp(command, "save-cancel")) {
 		w->cancels++;
 		return;
@@ -282,6 +305,9 @@ void worker_ask_cancel(struct worker_request *r)
 	for (size_t i = 0; i < WORKERS_MAX; i++)
 		if (workers[i].request == r)
 			workers[i].request = NULL;
+	for (size_t i = 0; i < WORKERS_MAX; i++)
+		if (workers[i].memory_request == r)
+			workers[i].memory_request = NULL;
 }
 
 void worker_kill(struct worker *w)

@@ -17,10 +17,13 @@ const char *fake_asked(const char *id); /* the request that waits for an answer;
 /* Answers it: 0, or negative with the words. */
 void fake_answer(const char *id, int result, const char *words);
 void fake_state(const char *id, const char *state);
+/* The target that it was last asked for and has not answered; 0: a query; -1: nothing. */
+int64_t fake_memory_asked(const char *id);
+void fake_memory_answer(const char *id, json_t *memory); /* taken over */
+void fake_event(const char *id, json_t *event);          /* taken over */
 void fake_end(const char *id, enum worker_end end, const char *words);
 unsigned fake_kills(const char *id);
 unsigned fake_save_cancels(const char *id);
-void fake_event(const char *id, json_t *event); /* takes it */
 struct worker_limits fake_limits(const char *id);
 json_t *fake_description(const char *id); /* borrowed */
 void fake_console(const char *path);      /* of all workers; borrowed; NULL: none */

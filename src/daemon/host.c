@@ -49,6 +49,7 @@ const char *const host_capabilities[] = {
 	"processor-limits",
 	"disk-online-resize",
 	"disk-online-merge",
+	"dynamic-memory",
 	NULL,
 };
 
@@ -95,6 +96,13 @@ int host_memory_read(struct host_memory *ret)
 	return 0;
 }
 
+uint64_t host_memory_total(void)
+{
+	struct host_memory m;
+
+	return host_memory_read(&m) < 0 ? UINT32_MAX : m.total;
+}
+
 /* --- admission --- */
 
 void host_admission(const struct daemon *d, const struct vm *vm, struct admission *ret)
@@ -114,12 +122,13 @@ void host_admission(const struct daemon *d, const struct vm *vm, struct admissio
 	{
 		const struct vm *other = list_entry(it, struct vm, node);
 		struct worker_usage u = { 0 };
-		uint64_t all = other->settings.memory.startup + WORKER_MIB;
+		uint64_t all = vm_memory_assigned(other) + WORKER_MIB;
 
 		if (!other->worker)
 			continue;
 		if (worker_usage_get(other->worker, &u) < 0)
 			u.memory = 0;
+		ret->spare += vm_memory_spare(other);
 		ret->running++;
 		ret->assigned += all;
 		ret->untouched += all - MIN(u.memory / MIB, all);
@@ -131,17 +140,18 @@ void host_admission(const struct daemon *d, const struct vm *vm, struct admissio
 int admission_check(const struct admission *a, struct error *err)
 {
 	uint64_t taken = a->untouched + a->reserve;
-	uint64_t room = a->host.available > taken ? a->host.available - taken : 0;
+	uint64_t have = a->host.available + a->spare;
+	uint64_t room = have > taken ? have - taken : 0;
 
 	if (a->need > room) {
 		error_set(err, -ENOMEM,
 			  "memory.startup: the machine needs %" PRIu64 " MiB and there are %" PRIu64
 			  ": the host has %" PRIu64 " MiB, of which %" PRIu64
 			  " are available; %u running machines (%" PRIu64
-			  " MiB) may still take %" PRIu64 ", and %" PRIu64
+			  " MiB) may still take %" PRIu64 " and can give %" PRIu64 ", and %" PRIu64
 			  " are reserved for the host; stop a machine, or give this one less",
 			  a->need, room, a->host.total, a->host.available, a->running, a->assigned,
-			  a->untouched, a->reserve);
+			  a->untouched, a->spare, a->reserve);
 		if (err)
 			snprintf(err->property, sizeof(err->property), "memory.startup");
 		return -ENOMEM;
@@ -236,7 +246,7 @@ static json_t *memory_json(struct daemon *d)
 	uint64_t assigned = 0;
 
 	list_foreach(it, &d->vms) if (list_entry(it, struct vm, node)->worker) assigned +=
-		list_entry(it, struct vm, node)->settings.memory.startup;
+		vm_memory_assigned(list_entry(it, struct vm, node));
 	host_memory_read(&m);
 	return json_pack("{s:I,s:I,s:I,s:I}", "total_mib", (json_int_t)m.total, "available_mib",
 			 (json_int_t)m.available, "reserve_mib", (json_int_t)d->host.memory_reserve,

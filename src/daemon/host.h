@@ -26,6 +26,7 @@ struct host_memory {
 };
 /* 0 or -errno. A cgroup's limit on us counts as less memory. */
 int host_memory_read(struct host_memory *ret);
+uint64_t host_memory_total(void); /* MiB; very much when it is not known */
 
 /* What is known when a machine is to be started; memory in MiB. */
 struct admission {
@@ -34,6 +35,7 @@ struct admission {
 	uint64_t need;      /* by the machine that is to start */
 	uint64_t assigned;  /* to machines that run */
 	uint64_t untouched; /* of that, what they have not taken yet */
+	uint64_t spare;     /* of that, what the balancer can take back */
 	unsigned running;
 	unsigned cpus;         /* of the host */
 	uint64_t cpu_reserved; /* percent of one processor, by machines that run */

@@ -384,6 +384,8 @@ static void on_worker_state(void *context, struct worker *w, const char *name)
 		return;
 	if (reports[i].state == VM_STOPPING)
 		vm_meter_sample(vm); /* the last chance */
+	if (reports[i].state == VM_RUNNING)
+		vm_memory_running(vm);
 	if (e->restoring && vm->state == VM_STARTING && reports[i].state == VM_PAUSED) {
 		restored(vm);
 		return;
@@ -408,6 +410,7 @@ static void on_worker_event(void *context, struct worker *w, json_t *event)
 			     (!strcmp(name, "restoring") && entry_of(vm)->restoring));
 
 	(void)w;
+	vm_memory_event(vm, event);
 	if (mine && vm->job && percent > 0 && percent < 100)
 		job_progress(vm->daemon->jobs, vm->job, (unsigned)percent);
 	vm_storage_event(vm, event);
@@ -508,6 +511,7 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 	e->asking = e->stop_again = false;
 	vm_timer_clear(vm);
 	vm_hot_end(vm, "the machine ended meanwhile");
+	vm_memory_gone(vm);
 	vm->worker = NULL;
 	if (e->cancelling)
 		worker_ask_cancel(&e->cancel);
@@ -559,7 +563,7 @@ static int start_check(struct vm *vm, struct error *err)
 static int launch(struct vm *vm, struct error *err)
 {
 	struct daemon *d = vm->daemon;
-	json_t *description = vm_describe(&vm->settings);
+	json_t *description = vm_describe(&vm->settings, host_memory_total());
 	const struct worker_start start = {
 		.id = vm->id,
 		.name = vm->settings.name,
@@ -585,6 +589,8 @@ static int launch(struct vm *vm, struct error *err)
 		err);
 	if (r == 0)
 		r = worker_start(d->supervisor, &start, &vm->worker, err);
+	if (r == 0)
+		vm_memory_follow(vm);
 	json_decref(description);
 	return r;
 }
@@ -860,5 +866,6 @@ void vm_let_go(struct vm *vm)
 	e->asking = e->cancelling = false;
 	vm_hot_end(vm, NULL);
 	vm_timer_clear(vm);
+	vm_memory_gone(vm);
 	vm->worker = NULL;
 }

@@ -264,9 +264,9 @@ static void test_limits_change_while_it_runs(void **state)
 	assert_int_equal(change(vm, &ada, "{'memory':{'host_maximum':16}}", 0, &err), -EINVAL);
 	assert_string_equal(err.property, "memory.host_maximum");
 	assert_int_equal(change(vm, &ada, "{'notes':'any time'}", 0, &err), 0);
-	assert_int_equal(change(vm, &ada, "{'memory':{'startup':64}}", 0, &err), -EBADFD);
+	assert_int_equal(change(vm, &ada, "{'processors':{'count':2}}", 0, &err), -EBADFD);
 	assert_words(err, "only while it is off, and it is running");
-	assert_string_equal(err.property, "memory.startup");
+	assert_string_equal(err.property, "processors.count");
 	fake_limits_refused(-EOPNOTSUPP);
 	assert_int_equal(change(vm, &ada, "{'processors':{'limit':26}}", 0, &err), -EOPNOTSUPP);
 	assert_int_equal(vm->settings.processors.limit, 25);
@@ -719,8 +719,11 @@ static void test_admission(void **state)
 	assert_int_equal(admission_check(&a, &err), -ENOMEM);
 	assert_string_equal(err.property, "memory.startup");
 	assert_words(err, "needs 2585 MiB and there are 2584: the host has 8192 MiB, of which 4096 "
-			  "are available; 2 running machines (3000 MiB) may still take 1000, and "
-			  "512 are reserved");
+			  "are available; 2 running machines (3000 MiB) may still take 1000 and "
+			  "can give 0, and 512 are reserved");
+	a.spare = 1; /* the balancer can take that much back */
+	assert_int_equal(admission_check(&a, &err), 0);
+	a.spare = 0;
 	a.reserve = 5000;
 	a.need = 1;
 	assert_int_equal(admission_check(&a, &err), -ENOMEM);

@@ -36,6 +36,7 @@ struct change {
 	char paths[256];             /* for people */
 	uint32_t operations;         /* a bit for each that it takes */
 	bool limits;                 /* of its process, at once */
+	bool memory;
 	struct error *err;
 };
 
@@ -88,6 +89,7 @@ static int on_difference(void *context, const struct settings_difference *d)
 	ch->limits |= !strcmp(d->path, "processors.limit") ||
 		      !strcmp(d->path, "processors.weight") ||
 		      !strcmp(d->path, "memory.host_maximum");
+	ch->memory |= !strncmp(d->path, "memory.", 7);
 	snprintf(ch->paths + n, sizeof(ch->paths) - n, "%s%s", n ? ", " : "", d->path);
 	json_object_set_new(ch->told, d->path,
 			    json_pack("[o,o]", told_value(d->old), told_value(d->new)));
@@ -132,6 +134,8 @@ static int change_decide(struct change *ch, const json_t *patch)
 		r = vm_check_here(ch->d, ch->c, ch->vm->folder, &ch->settings, ch->vm, ch->err);
 	if (r == 0 && ch->vm->worker)
 		r = vm_check_start(&ch->settings, ch->err);
+	if (r == 0 && ch->memory)
+		r = vm_memory_check(ch->vm, &ch->settings, ch->err);
 	return r;
 }
 
@@ -167,11 +171,14 @@ static int change_make(struct change *ch)
 	if (r < 0)
 		return r;
 	r = change_write(ch);
-	if (r == 0)
+	if (r == 0) {
 		vm_settings_take(ch->vm, &ch->settings);
-	else if (ch->limits && ch->vm->worker &&
-		 vm_limits_apply(ch->vm, &ch->vm->settings, &ignored) < 0)
+		if (ch->memory)
+			vm_memory_follow(ch->vm);
+	} else if (ch->limits && ch->vm->worker &&
+		   vm_limits_apply(ch->vm, &ch->vm->settings, &ignored) < 0) {
 		log_line("vm %s: %s", ch->vm->id, ignored.message);
+	}
 	return r;
 }
 
@@ -333,8 +340,8 @@ static int change_begin(struct change *ch, bool force, struct job **ret)
 				 under_way->job->id);
 	if (!ch->vm->worker && ch->vm->state != VM_SAVED)
 		return change_make(ch);
-	old = vm_describe(&ch->vm->settings);
-	new = vm_describe(&ch->settings);
+	old = vm_describe(&ch->vm->settings, host_memory_total());
+	new = vm_describe(&ch->settings, host_memory_total());
 	if (!old || !new)
 		return error_set(ch->err, -ENOMEM, "not enough memory");
 	if (!ch->vm->worker)
@@ -367,7 +374,7 @@ static void on_settled(void *context, int result, unsigned steps, const struct e
 
 void vm_hot_settle(struct vm *vm)
 {
-	_cleanup_json_ json_t *wanted = vm_describe(&vm->settings);
+	_cleanup_json_ json_t *wanted = vm_describe(&vm->settings, host_memory_total());
 	struct vm_hot_change *hc;
 
 	if (entry_of(vm)->hot || !wanted)

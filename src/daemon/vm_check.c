@@ -373,11 +373,6 @@ static bool asks_firmware(const struct vm_settings *s)
 	return !s->boot.kernel;
 }
 
-static bool asks_dynamic(const struct vm_settings *s)
-{
-	return s->memory.dynamic;
-}
-
 static bool asks_much_memory(const struct vm_settings *s)
 {
 	return s->memory.startup > WORKER_MEMORY_MAX;
@@ -472,7 +467,6 @@ static const struct lack {
 	{ asks_generation_1, "generation", "no BIOS and legacy devices",
 	  "make the machine anew with generation 2" },
 	{ asks_firmware, "boot.kernel", "no firmware", "give the kernel to start in boot.kernel" },
-	{ asks_dynamic, "memory.dynamic", "no dynamic memory", "set memory.dynamic to false" },
 	{ asks_much_memory, "memory.startup", "no more than 1 TiB of memory for a machine",
 	  "set memory.startup to 1048576 or less" },
 	{ asks_numa, "processors.maximum_per_numa_node", "no virtual NUMA nodes",

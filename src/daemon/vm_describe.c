@@ -7,6 +7,21 @@
 
 #include "lib/types.h"
 
+#define WORKER_MOST UINT64_C(1048576) /* partita-vm(5) */
+/* Beyond that room is above 4 GiB, and a Linux guest keeps 64 MiB for that (memmap.c). */
+#define LOW_MOST UINT64_C(3912)
+
+uint64_t vm_memory_most(const struct vm_settings *s, uint64_t host_mib)
+{
+	uint64_t startup = s->memory.startup, most = s->memory.maximum;
+
+	if (s->memory.locked)
+		return startup;
+	if (!s->memory.dynamic)
+		most = startup <= LOW_MOST ? LOW_MOST : host_mib;
+	return MAX(MIN(MIN(most, host_mib), WORKER_MOST), startup);
+}
+
 static json_t *describe_file(const char *path)
 {
 	return path ? json_pack("{s:s}", "path", path) : NULL;
@@ -48,7 +63,7 @@ static json_t *describe_port(const struct vm_com_port *p)
 	return json_pack("{s:s,s:s*}", "kind", kinds[p->kind], "path", p->path);
 }
 
-json_t *vm_describe(const struct vm_settings *s)
+json_t *vm_describe(const struct vm_settings *s, uint64_t host_mib)
 {
 	json_t *scsi = json_array(), *serial = json_array();
 
@@ -58,12 +73,13 @@ json_t *vm_describe(const struct vm_settings *s)
 		json_array_append_new(serial, describe_port(&s->com_ports[i]));
 	bool report = s->automatic.critical_error == VM_CRITICAL_ACTION_NONE;
 
-	return json_pack("{s:s,s:s,s:i,s:i,s:b,s:s,s:o,s:o,s:o,s:{s:s},s:{s:i},s:s,s:s}", "name",
-			 s->name, "id", s->id, "processors", (int)s->processors.count, "memory",
-			 (int)s->memory.startup, "memory_locked", s->memory.locked, "engine",
-			 s->engine, "boot", describe_boot(&s->boot), "scsi", scsi, "serial", serial,
-			 "vmbus", "max_version", s->hardware.vmbus_version, "storvsp",
-			 "sub_channels", (int)s->hardware.sub_channels, "on_reset",
+	return json_pack("{s:s,s:s,s:i,s:i,s:I,s:b,s:s,s:o,s:o,s:o,s:{s:s},s:{s:i},s:s,s:s}",
+			 "name", s->name, "id", s->id, "processors", (int)s->processors.count,
+			 "memory", (int)s->memory.startup, "memory_maximum",
+			 (json_int_t)vm_memory_most(s, host_mib), "memory_locked", s->memory.locked,
+			 "engine", s->engine, "boot", describe_boot(&s->boot), "scsi", scsi,
+			 "serial", serial, "vmbus", "max_version", s->hardware.vmbus_version,
+			 "storvsp", "sub_channels", (int)s->hardware.sub_channels, "on_reset",
 			 vm_on_guest_reset_names[s->hardware.on_guest_reset], "on_storage_error",
 			 report ? "report" : "wait");
 }

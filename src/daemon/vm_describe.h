@@ -12,4 +12,7 @@
  * settings: relative ones are below the machine's folder. The console is COM1, which is "none"
  * here: who starts the worker connects it.
  */
-json_t *vm_describe(const struct vm_settings *s);
+/* `host_mib`: memory of the host, more than which no machine has room for. */
+json_t *vm_describe(const struct vm_settings *s, uint64_t host_mib);
+/* MiB that its memory can grow to while it runs. */
+uint64_t vm_memory_most(const struct vm_settings *s, uint64_t host_mib);

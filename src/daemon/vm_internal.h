@@ -4,6 +4,7 @@
 
 #include "daemon/host.h"
 #include "daemon/vm.h"
+#include "daemon/vm_memory.h"
 #include "daemon/vm_registry.h"
 #include "daemon/words.h"
 
@@ -33,6 +34,7 @@ struct vm_entry {
 	struct vm_hot_change *hot; /* a change of the running worker, under way */
 	unsigned failures;         /* one after another */
 	char storage[256];         /* what was wrong with it, the last time */
+	struct memory_facts memory;
 	/* For cpu_percent: what it was then, and since. */
 	uint64_t sample_ns, sample_cpu_us;
 	double cpu_percent;
@@ -50,7 +52,11 @@ struct vm_index {
 	bool never_settled;
 	bool unsettled; /* rows of machines that are there say that they are about to be */
 	struct loop_timer settle;
-	struct loop_timer sample; /* of metering */
+	struct loop_timer sample;  /* of metering */
+	struct loop_timer balance; /* of memory, vm_memory.c; ns of its last rounds: */
+	uint64_t balanced, balanced_any;
+	bool memory_short;
+	void (*memory_facts)(struct balance_host *ret);
 	struct loop_timer deadline, save_deadline;
 	struct loop_task all_off;
 	void (*down)(void *context);

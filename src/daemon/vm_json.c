@@ -105,8 +105,7 @@ static json_t *status_json(struct vm *vm, json_t *warnings)
 			    vm->worker && worker_pid(vm->worker)
 				    ? json_integer(worker_pid(vm->worker))
 				    : json_null());
-	json_object_set_new(status, "memory_assigned_mib",
-			    json_integer(vm->worker ? vm->settings.memory.startup : 0));
+	vm_memory_status(vm, status);
 	if (console)
 		json_object_set_new(status, "console", json_string(console));
 	add_usage(status, vm);

@@ -165,7 +165,6 @@ static const struct {
 	{ KERNEL, NULL, NULL },
 	{ "", "boot.kernel", "no firmware" },
 	{ KERNEL ",'generation':1", "generation", "no BIOS" },
-	{ KERNEL ",'memory':{'dynamic':true}", "memory.dynamic", "no dynamic memory" },
 	{ KERNEL ",'memory':{'startup':2000000}", "memory.startup", "1 TiB" },
 	{ KERNEL ",'memory':{'maximum_per_numa_node':1}", "processors.maximum_per_numa_node",
 	  "NUMA" },
@@ -237,7 +236,7 @@ static void test_a_worker_takes_what_it_is_told(void **state)
 		      "{'kind':'socket','path':'com2'}],'hardware':{'sub_channels':2,"
 		      "'vmbus_version':'5.3','on_guest_reset':'stop'}",
 		      &s);
-	d = vm_describe(&s);
+	d = vm_describe(&s, 1048576);
 	assert_non_null(d);
 	e = json_pack(
 		"{s:s,s:s,s:i,s:i,s:b,s:s,s:{s:{s:s},s:{s:s},s:s},s:[{s:[{s:i,s:{s:s},s:{s:s},s:s,"
@@ -253,13 +252,20 @@ static void test_a_worker_takes_what_it_is_told(void **state)
 		"kind", "none", "kind", "socket", "path", "com2", "vmbus", "max_version", "5.3",
 		"storvsp", "sub_channels", 2, "on_reset", "stop", "on_storage_error", "wait");
 	assert_non_null(e);
+	json_object_set_new(e, "memory_maximum", json_integer(2048));
 	assert_true(json_equal(d, e));
 	assert_worker_takes(d);
 	json_decref(d);
 	json_decref(e);
 	vm_settings_deinit(&s);
+	settings_must(KERNEL ",'memory':{'startup':512,'dynamic':true,'maximum':4096}", &s);
+	d = vm_describe(&s, 2048);
+	assert_int_equal(json_integer_value(json_object_get(d, "memory_maximum")), 2048);
+	assert_worker_takes(d);
+	json_decref(d);
+	vm_settings_deinit(&s);
 	settings_must(KERNEL, &s);
-	d = vm_describe(&s);
+	d = vm_describe(&s, 1048576);
 	assert_worker_takes(d);
 	json_decref(d);
 	vm_settings_deinit(&s);

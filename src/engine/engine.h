@@ -13,6 +13,8 @@
 
 #include <pthread.h>
 
+/* Times that a partition's memory can be added to, between two resets. */
+#define ENGINE_MAX_ADDED 64
 /* VPs per partition. TLFS allows a sparse set of 4,096; the code plans for 2,048. */
 #define ENGINE_MAX_VPS     64
 #define ENGINE_IOAPIC_PINS 24
@@ -140,6 +142,12 @@ struct engine {
 	void (*destroy)(struct engine_partition *p); /* no VP may be running */
 	/* Back to the state after create: VPs, SynIC, timers, routes. No VP may be running. */
 	int (*reset)(struct engine_partition *p, struct error *err);
+
+	/*
+	 * Adds memory that gmem's last range is about to grow by, from `offset` in it (its size so
+	 * far) on; multiples of 2 MiB. VPs may be running. -ENOSPC when there are too many pieces.
+	 */
+	int (*memory_add)(struct engine_partition *p, uint64_t offset, uint64_t size);
 
 	int (*vp_set_cpuid)(struct engine_partition *p, unsigned vp, const struct cpuid_list *list,
 			    struct error *err);

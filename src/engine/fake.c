@@ -26,6 +26,8 @@ struct fake_partition {
 	struct vp_registers registers[ENGINE_MAX_VPS];
 	unsigned interrupts;
 	uint32_t last_interrupt;
+	uint64_t memory_added; /* since the last reset */
+	bool refuse_memory;
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t kick;
 	bool kicked[ENGINE_MAX_VPS];
@@ -123,6 +125,7 @@ static int fake_reset(struct engine_partition *p, struct error *err)
 
 	(void)err;
 	f->connection_count = 0;
+	f->memory_added = 0;
 	memset(f->sints, 0, sizeof(f->sints));
 	return 0;
 }
@@ -145,6 +148,27 @@ static int fake_set_registers(struct engine_partition *p, unsigned vp,
 {
 	fake_of(p)->registers[vp] = *regs;
 	return 0;
+}
+
+static int fake_memory_add(struct engine_partition *p, uint64_t offset, uint64_t size)
+{
+	struct fake_partition *f = fake_of(p);
+
+	(void)offset;
+	if (f->refuse_memory)
+		return -ENOSPC;
+	f->memory_added += size;
+	return 0;
+}
+
+uint64_t fake_memory_added(const struct engine_partition *p)
+{
+	return container_of(p, struct fake_partition, base)->memory_added;
+}
+
+void fake_refuse_memory(struct engine_partition *p, bool refuse)
+{
+	fake_of(p)->refuse_memory = refuse;
 }
 
 static int fake_get_msr(struct engine_partition *p, unsigned vp, uint32_t msr, uint64_t *ret)
@@ -273,6 +297,7 @@ const struct engine engine_fake = {
 	.create = fake_create,
 	.destroy = fake_destroy,
 	.reset = fake_reset,
+	.memory_add = fake_memory_add,
 	.vp_set_cpuid = fake_set_cpuid,
 	.vp_get_registers = fake_get_registers,
 	.vp_set_registers = fake_set_registers,

@@ -15,3 +15,6 @@ int fake_signal_connection(struct engine_partition *p, uint32_t connection_id);
 unsigned fake_take_sint(struct engine_partition *p, unsigned vp, unsigned sint);
 /* How many interrupts were requested as MSI, and the last one's data. */
 unsigned fake_interrupts(const struct engine_partition *p, uint32_t *ret_last_data);
+/* Bytes added since it was made or reset; and whether more is refused (-ENOSPC). */
+uint64_t fake_memory_added(const struct engine_partition *p);
+void fake_refuse_memory(struct engine_partition *p, bool refuse);

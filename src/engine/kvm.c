@@ -180,25 +180,56 @@ static int filter_eom(int vm_fd)
 	return r < 0 ? r : kvm_ioctl(vm_fd, KVM_X86_SET_MSR_FILTER, &filter);
 }
 
+static int slot_map(struct kvm_partition *k, unsigned number)
+{
+	const struct kvm_slot *slot = &k->slots[number];
+	size_t count;
+	const struct gmem_range *range = &gmem_ranges(k->base.gm, &count)[slot->range];
+	struct kvm_userspace_memory_region region = {
+		.slot = number,
+		.flags = k->dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+		.guest_phys_addr = range->gpa + slot->offset,
+		.memory_size = slot->size,
+		.userspace_addr = (uintptr_t)range->host + slot->offset,
+	};
+
+	return kvm_ioctl(k->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
 static int map_memory(struct kvm_partition *k)
 {
 	size_t count;
 	const struct gmem_range *ranges = gmem_ranges(k->base.gm, &count);
+	int r = 0;
 
-	for (size_t i = 0; i < count; i++) {
-		struct kvm_userspace_memory_region region = {
-			.slot = (uint32_t)i,
-			.flags = k->dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0,
-			.guest_phys_addr = ranges[i].gpa,
-			.memory_size = ranges[i].size,
-			.userspace_addr = (uintptr_t)ranges[i].host,
-		};
-		int r = kvm_ioctl(k->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
-
-		if (r < 0)
-			return r;
+	k->slot_count = 0;
+	for (unsigned i = 0; i < count && r >= 0; i++) {
+		if (!ranges[i].size)
+			continue;
+		k->slots[k->slot_count] = (struct kvm_slot){ .range = i, .size = ranges[i].size };
+		r = slot_map(k, k->slot_count);
+		if (r >= 0)
+			k->slot_count++;
 	}
-	return 0;
+	return r;
+}
+
+/* A slot's size cannot change while VPs run, so what is added is a slot of its own. */
+static int kvm_memory_add(struct engine_partition *p, uint64_t offset, uint64_t size)
+{
+	struct kvm_partition *k = kvm_of(p);
+	size_t count;
+	int r;
+
+	(void)gmem_ranges(p->gm, &count);
+	if (k->slot_count == KVM_SLOTS_MAX)
+		return -ENOSPC;
+	k->slots[k->slot_count] =
+		(struct kvm_slot){ .range = (unsigned)count - 1, .offset = offset, .size = size };
+	r = slot_map(k, k->slot_count);
+	if (r >= 0)
+		k->slot_count++;
+	return r;
 }
 
 static int vm_open(struct kvm_partition *k, struct error *err)
@@ -305,16 +336,28 @@ static int kvm_reset(struct engine_partition *p, struct error *err)
 static int kvm_dirty_log_enable(struct engine_partition *p, bool on)
 {
 	struct kvm_partition *k = kvm_of(p);
+	int r = 0;
 
 	k->dirty_log = on;
-	return map_memory(k);
+	for (unsigned i = 0; i < k->slot_count && r >= 0; i++)
+		r = slot_map(k, i);
+	return r;
 }
 
 static int kvm_dirty_log_fetch(struct engine_partition *p, unsigned range, uint64_t *bitmap)
 {
-	struct kvm_dirty_log log = { .slot = range, .dirty_bitmap = bitmap };
+	struct kvm_partition *k = kvm_of(p);
+	int r = 0;
 
-	return kvm_ioctl(kvm_of(p)->vm_fd, KVM_GET_DIRTY_LOG, &log);
+	for (unsigned i = 0; i < k->slot_count && r >= 0; i++) {
+		struct kvm_dirty_log log = { .slot = i };
+
+		if (k->slots[i].range != range)
+			continue;
+		log.dirty_bitmap = bitmap + k->slots[i].offset / GMEM_PAGE_SIZE / 64;
+		r = kvm_ioctl(k->vm_fd, KVM_GET_DIRTY_LOG, &log);
+	}
+	return r;
 }
 
 const struct engine engine_kvm = {
@@ -325,6 +368,7 @@ const struct engine engine_kvm = {
 	.create = kvm_create,
 	.destroy = kvm_destroy,
 	.reset = kvm_reset,
+	.memory_add = kvm_memory_add,
 	.vp_set_cpuid = kvm_vp_set_cpuid,
 	.vp_get_registers = kvm_vp_get_registers,
 	.vp_set_registers = kvm_vp_set_registers,

@@ -19,6 +19,15 @@ struct kvm_route {
 	struct kvm_irq_routing_entry entry;
 };
 
+/* A piece of a gmem range that KVM knows; its number is its place among them. */
+struct kvm_slot {
+	unsigned range;
+	uint64_t offset, size;
+};
+
+/* One more for what a restored machine had been given. */
+#define KVM_SLOTS_MAX (GMEM_MAX_RANGES + ENGINE_MAX_ADDED + 1)
+
 /* Routes: the I/O APIC's pins, then one for each SINT that was ever raised. */
 #define KVM_ROUTES_MAX (ENGINE_IOAPIC_PINS + ENGINE_MAX_VPS * 16)
 
@@ -32,6 +41,8 @@ struct kvm_partition {
 	struct kvm_irq_routing_entry routes[KVM_ROUTES_MAX];
 	uint16_t sint_gsi[ENGINE_MAX_VPS][16]; /* 0 = no route yet */
 	bool dirty_log;
+	unsigned slot_count; /* event loop's thread, like the next */
+	struct kvm_slot slots[KVM_SLOTS_MAX];
 	uint64_t clock_tsc; /* the host's TSC when the clock was read or set; 0 = not known */
 };
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * ACPI tables (ACPI 6.5): RSDP, XSDT, FADT, MADT, DSDT. One pure function, called when a machine is
- * made and again at every reset, since the tables lie in RAM that the guest may overwrite.
+ * ACPI tables (ACPI 6.5): RSDP, XSDT, FADT, MADT, DSDT, and SRAT where memory can grow. One pure
+ * function, called when a machine is made and again at every reset, since the tables lie in RAM
+ * that the guest may overwrite.
  *
  * The machine is hardware-reduced (ACPI 4.1): no PM1 registers, no SCI, no PM timer, no 8259 and no
  * 8254. It is switched off through the sleep control register and reset through the reset register,
@@ -50,6 +51,16 @@
 #define MADT_ALL_LAPICS      0xff
 #define MADT_ALL_X2APICS     0xffffffff
 #define MADT_NMI_LINT        1
+
+/* ACPI 5.2.16: SRAT entries, their lengths and flags */
+#define SRAT_LAPIC       0
+#define SRAT_LAPIC_SIZE  16
+#define SRAT_MEMORY      1
+#define SRAT_MEMORY_SIZE 40
+#define SRAT_X2APIC      2
+#define SRAT_X2APIC_SIZE 24
+#define SRAT_ENABLED     BIT(0)
+#define SRAT_HOT_PLUG    BIT(1)
 
 /* An xAPIC id of 255 means "all": from there on processors are named by x2APIC id. */
 #define XAPIC_IDS 255u
@@ -181,6 +192,57 @@ static void madt_build(struct writer *w, const struct acpi_config *c)
 	writer_le32(w, c->ioapic);
 	writer_le32(w, 0); /* first GSI */
 	madt_nmi_put(w, c->cpus > XAPIC_IDS);
+	table_end(w, start);
+}
+
+static void srat_cpu_put(struct writer *w, unsigned id)
+{
+	if (id < XAPIC_IDS) {
+		writer_u8(w, SRAT_LAPIC);
+		writer_u8(w, SRAT_LAPIC_SIZE);
+		writer_u8(w, 0); /* proximity domain 0, low byte */
+		writer_u8(w, (uint8_t)id);
+		writer_le32(w, SRAT_ENABLED);
+		writer_zero(w, 8);
+	} else {
+		writer_u8(w, SRAT_X2APIC);
+		writer_u8(w, SRAT_X2APIC_SIZE);
+		writer_zero(w, 6); /* and proximity domain 0 */
+		writer_le32(w, id);
+		writer_le32(w, SRAT_ENABLED);
+		writer_zero(w, 8);
+	}
+}
+
+static void srat_memory_put(struct writer *w, uint64_t base, uint64_t end, uint32_t flags)
+{
+	if (end <= base)
+		return;
+	writer_u8(w, SRAT_MEMORY);
+	writer_u8(w, SRAT_MEMORY_SIZE);
+	writer_zero(w, 6); /* proximity domain 0 */
+	writer_le64(w, base);
+	writer_le64(w, end - base);
+	writer_zero(w, 4);
+	writer_le32(w, flags);
+	writer_zero(w, 8);
+}
+
+/*
+ * ACPI 5.2.16. A guest reserves what it needs for memory up to the end of what is hot-pluggable,
+ * and Linux disbelieves a table that does not cover all of its RAM.
+ */
+static void srat_build(struct writer *w, const struct acpi_config *c)
+{
+	size_t start = table_begin(w, "SRAT", 3);
+
+	writer_le32(w, 1);
+	writer_zero(w, 8);
+	for (unsigned i = 0; i < c->cpus; i++)
+		srat_cpu_put(w, i);
+	srat_memory_put(w, 0, c->low_ram_end, SRAT_ENABLED);
+	srat_memory_put(w, c->high_ram_base, c->high_ram_end, SRAT_ENABLED);
+	srat_memory_put(w, c->grow_base, c->grow_base + c->grow_size, SRAT_ENABLED | SRAT_HOT_PLUG);
 	table_end(w, start);
 }
 
@@ -344,7 +406,8 @@ int acpi_build(const struct acpi_config *config, void *buffer, size_t capacity, 
 	       struct error *err)
 {
 	struct writer w = writer_of(buffer, capacity);
-	uint64_t dsdt, tables[2], xsdt;
+	uint64_t dsdt, tables[3], xsdt;
+	size_t count = 0;
 	int r;
 
 	r = config_check(config, err);
@@ -354,12 +417,16 @@ int acpi_build(const struct acpi_config *config, void *buffer, size_t capacity, 
 	writer_zero(&w, round_up64(RSDP_SIZE, TABLE_ALIGN));
 	dsdt = config->base + w.at;
 	dsdt_build(&w, config);
-	tables[0] = config->base + round_up64(w.at, TABLE_ALIGN);
+	tables[count++] = config->base + round_up64(w.at, TABLE_ALIGN);
 	fadt_build(&w, config, dsdt);
-	tables[1] = config->base + round_up64(w.at, TABLE_ALIGN);
+	tables[count++] = config->base + round_up64(w.at, TABLE_ALIGN);
 	madt_build(&w, config);
+	if (config->grow_size) {
+		tables[count++] = config->base + round_up64(w.at, TABLE_ALIGN);
+		srat_build(&w, config);
+	}
 	xsdt = config->base + round_up64(w.at, TABLE_ALIGN);
-	xsdt_build(&w, tables, ARRAY_SIZE(tables));
+	xsdt_build(&w, tables, count);
 	if (!writer_ok(&w))
 		return error_set(err, -E2BIG, "the ACPI tables of %u processors exceed %zu bytes",
 				 config->cpus, capacity);

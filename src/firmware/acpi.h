@@ -19,6 +19,12 @@ struct acpi_config {
 	uint8_t sleep_type; /* SLP_TYPx of the state "off", 0..7 */
 	uint8_t reset_value;
 	uint16_t sleep_control_port, sleep_status_port, reset_port;
+	/*
+	 * All RAM, and where more may come while the machine runs, for the SRAT; grow_size 0 = no
+	 * SRAT. What is added is of the one node that there is.
+	 */
+	uint64_t low_ram_end, high_ram_base, high_ram_end; /* base == end: none above 4 GiB */
+	uint64_t grow_base, grow_size;
 	/* Windows that VMBus hands out; size 0 = none. The low one ends below 4 GiB. */
 	uint64_t mmio_low_base, mmio_low_size, mmio_high_base, mmio_high_size;
 };

@@ -79,20 +79,24 @@ static const uint8_t *table_at(const uint8_t *blob, size_t size, uint64_t gpa,
 }
 
 struct tables {
-	const uint8_t *fadt, *madt, *dsdt;
+	const uint8_t *fadt, *madt, *dsdt, *srat; /* srat: NULL when there is none */
 };
 
 static struct tables tables_of(const uint8_t *blob, size_t size)
 {
-	struct tables t;
+	struct tables t = { 0 };
 	const uint8_t *xsdt;
+	uint64_t length;
 
 	assert_memory_equal(blob, "RSD PTR ", 8);
 	assert_int_equal(sum(blob, 20), 0);
 	assert_int_equal(sum(blob, 36), 0);
 	assert_int_equal(blob[15], 2);
 	xsdt = table_at(blob, size, field(blob, 24, 8), "XSDT");
-	assert_int_equal(field(xsdt, 4, 4), 36 + 2 * 8);
+	length = field(xsdt, 4, 4);
+	assert_true(length == 36 + 2 * 8 || length == 36 + 3 * 8);
+	if (length == 36 + 3 * 8)
+		t.srat = table_at(blob, size, field(xsdt, 52, 8), "SRAT");
 	t.fadt = table_at(blob, size, field(xsdt, 36, 8), "FACP");
 	t.madt = table_at(blob, size, field(xsdt, 44, 8), "APIC");
 	t.dsdt = table_at(blob, size, field(t.fadt, 140, 8), "DSDT");
@@ -152,6 +156,35 @@ static void test_madt(void **state)
 		assert_int_equal(counts[4], 1);
 		assert_int_equal(counts[10], cases[i].x2apics ? 1 : 0);
 	}
+}
+
+static void test_srat(void **state)
+{
+	_cleanup_free_ uint8_t *blob = malloc(CAPACITY);
+	struct acpi_config config = config_of(300);
+	struct tables t = tables_of(blob, build(&config, blob));
+	const uint8_t *last;
+
+	(void)state;
+	assert_null(t.srat);
+	config.low_ram_end = 0xf8000000;
+	config.high_ram_base = 4 * GIB;
+	config.high_ram_end = 5 * GIB;
+	config.grow_base = 6 * GIB;
+	config.grow_size = 3 * GIB;
+	t = tables_of(blob, build(&config, blob));
+	assert_non_null(t.srat);
+	assert_int_equal(field(t.srat, 4, 4), 48 + 255 * 16 + 45 * 24 + 3 * 40);
+	last = t.srat + field(t.srat, 4, 4) - 40;
+	assert_int_equal(field(last, 0, 2), 0x2801);
+	assert_int_equal(field(last, 8, 8), 6 * GIB);
+	assert_int_equal(field(last, 16, 8), 3 * GIB);
+	assert_int_equal(field(last, 28, 4), 3); /* enabled, hot-pluggable */
+	assert_int_equal(field(last - 40, 16, 8), GIB);
+	assert_int_equal(field(last - 40, 28, 4), 1);
+	config.high_ram_end = 4 * GIB;
+	t = tables_of(blob, build(&config, blob));
+	assert_int_equal(field(t.srat, 4, 4), 48 + 255 * 16 + 45 * 24 + 2 * 40);
 }
 
 static void test_refusals(void **state)
@@ -233,10 +266,16 @@ static void test_iasl(void **state)
 	assert_non_null(mkdtemp(dir));
 	for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
 		struct acpi_config config = config_of(cpus[i]);
-		struct tables t = tables_of(blob, build(&config, blob));
+		struct tables t;
 
+		config.low_ram_end = 256 * MIB;
+		config.grow_base = 4 * GIB;
+		config.grow_size = i * GIB;
+		t = tables_of(blob, build(&config, blob));
 		through_iasl(dir, "facp", t.fadt);
 		through_iasl(dir, "apic", t.madt);
+		if (t.srat)
+			through_iasl(dir, "srat", t.srat);
 		through_iasl(dir, "dsdt", t.dsdt);
 		same_as_compiled(dir, t.dsdt);
 	}
@@ -247,9 +286,8 @@ static void test_iasl(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fadt),
-		cmocka_unit_test(test_madt),
-		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_fadt), cmocka_unit_test(test_madt),
+		cmocka_unit_test(test_srat), cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_iasl),
 	};
 

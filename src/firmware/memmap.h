@@ -18,6 +18,13 @@
 #define MEMMAP_LAPIC    UINT64_C(0xfee00000)
 #define MEMMAP_HIGH_RAM (4 * GIB)
 
+/*
+ * RAM that is added later starts at a multiple of the largest block that guests are known to add
+ * (Linux arch/x86/mm/init_64.c: 2 GiB for large machines, 128 MiB for small ones).
+ */
+#define MEMMAP_GROW_ALIGN     (2 * GIB)
+#define MEMMAP_GROW_ALIGN_LOW (128 * MIB)
+
 #define MEMMAP_LEGACY_HOLE UINT64_C(0xa0000)
 #define MEMMAP_ACPI_BASE   UINT64_C(0xe0000) /* where ACPI 5.2.5.1 makes an OS look for the RSDP */
 #define MEMMAP_ACPI_SIZE   UINT64_C(0x20000)
@@ -36,10 +43,11 @@ struct memmap_region {
 
 struct memmap {
 	uint64_t ram_size;
-	struct gmem_range ranges[2]; /* for gmem_new */
+	struct gmem_range ranges[3]; /* for gmem_new; the last may be room to grow (no size yet) */
 	size_t range_count;
 	uint64_t low_ram_end;  /* end of the RAM that starts at 0 */
 	uint64_t high_ram_end; /* end of all RAM: low_ram_end when there is none above 4 GiB */
+	uint64_t grow_base, grow_size; /* where RAM can be added while it runs; size 0 = nowhere */
 	uint64_t mmio_low_base, mmio_low_size;
 	uint64_t mmio_high_base, mmio_high_size;
 	struct memmap_region e820[5]; /* ascending, disjoint */
@@ -52,3 +60,6 @@ struct memmap {
  */
 int memmap_init(uint64_t ram_size, unsigned phys_bits, struct memmap *ret,
 		struct error *err) _must_check_;
+/* The same, with room for RAM to grow to `ram_most` while the guest runs. */
+int memmap_init_growing(uint64_t ram_size, uint64_t ram_most, unsigned phys_bits,
+			struct memmap *ret, struct error *err) _must_check_;

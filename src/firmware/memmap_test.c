@@ -76,6 +76,39 @@ static void test_few_address_bits(void **state)
 	assert_int_equal(m.mmio_high_size, 64 * GIB);
 }
 
+static void test_room_to_grow(void **state)
+{
+	struct error err = { 0 };
+	struct memmap m;
+
+	(void)state;
+	assert_int_equal(memmap_init_growing(256 * MIB, GIB, 40, &m, NULL), 0);
+	check_invariants(&m);
+	assert_int_equal(m.grow_base, 256 * MIB);
+	assert_int_equal(m.grow_size, 768 * MIB);
+	assert_int_equal(m.range_count, 2);
+	assert_int_equal(m.ranges[1].gpa, 256 * MIB);
+	assert_int_equal(m.ranges[1].most, 768 * MIB);
+	/* to the last block below the window, and one MiB more */
+	assert_int_equal(memmap_init_growing(200 * MIB, 3912 * MIB, 40, &m, NULL), 0);
+	check_invariants(&m);
+	assert_int_equal(m.grow_base, 256 * MIB);
+	assert_int_equal(m.grow_base + m.grow_size, MEMMAP_LOW_GAP);
+	assert_int_equal(memmap_init_growing(200 * MIB, 3913 * MIB, 40, &m, NULL), 0);
+	check_invariants(&m);
+	assert_int_equal(m.grow_base, 4 * GIB);
+	assert_true(m.mmio_high_base >= m.grow_base + m.grow_size);
+	assert_int_equal(memmap_init_growing(5 * GIB, 80 * GIB, 40, &m, NULL), 0);
+	check_invariants(&m);
+	assert_int_equal(m.grow_base, 6 * GIB);
+	assert_true(m.mmio_high_base >= m.grow_base + m.grow_size);
+	assert_int_equal(memmap_init_growing(GIB, GIB, 40, &m, NULL), 0);
+	assert_int_equal(m.grow_size, 0);
+	assert_int_equal(memmap_init_growing(GIB, 64 * GIB, 36, &m, &err), -ERANGE);
+	assert_int_equal(memmap_init_growing(GIB, 13 * TIB, 52, &m, &err), -ERANGE);
+	assert_int_equal(memmap_init_growing(GIB, GIB + 4096, 40, &m, &err), -ERANGE);
+}
+
 static void test_refusals(void **state)
 {
 	struct error err = { 0 };
@@ -96,6 +129,7 @@ int main(void)
 		cmocka_unit_test(test_small),
 		cmocka_unit_test(test_around_the_gap),
 		cmocka_unit_test(test_few_address_bits),
+		cmocka_unit_test(test_room_to_grow),
 		cmocka_unit_test(test_refusals),
 	};
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
  * Guest memory in one piece, mapped once and cut into guest-physical ranges. Owned by whoever made
- * it (the worker's machine); used from VP threads and from the event loop without locks, because
- * the map never changes after gmem_new.
+ * it (the worker's machine); used from VP threads and from the event loop without locks.
+ *
+ * Room for all that the last range can grow to is mapped at the start, where it costs addresses
+ * only. Growing is then one store: the range's size, released after the engine knows the memory,
+ * and acquired by each lookup. Nothing ever moves, so an address that was handed out stays good.
  *
  * The whole design rests on gmem_lookup: it is the only place that turns a guest address into a
  * host one, and it never yields a byte outside a range.
@@ -27,16 +30,34 @@
 struct gmem {
 	struct gmem_range ranges[GMEM_MAX_RANGES];
 	size_t count;
-	uint64_t size;
-	void *area, *map; /* the reserved addresses, and the RAM in them */
+	uint64_t room;      /* of the map: all ranges, as long as they can get */
+	uint64_t last_size; /* of the last range when it was made */
+	void *area, *map;   /* the reserved addresses, and the RAM in them */
 	uint64_t area_size;
 	int fd; /* -1 = anonymous memory */
 };
 
-static int ranges_check(const struct gmem_range *ranges, size_t count, uint64_t *ret_size,
+static uint64_t range_size(const struct gmem_range *r)
+{
+	return __atomic_load_n(&r->size, __ATOMIC_ACQUIRE);
+}
+
+/* As long as it can get. */
+static uint64_t range_room(const struct gmem_range *r)
+{
+	return r->most ? r->most : r->size;
+}
+
+static bool range_good(const struct gmem_range *r, bool last)
+{
+	return (r->gpa | r->size | r->most) % GMEM_PAGE_SIZE == 0 && range_room(r) &&
+	       (r->size || r->most) && (!r->most || (last && r->most >= r->size));
+}
+
+static int ranges_check(const struct gmem_range *ranges, size_t count, uint64_t *ret_room,
 			struct error *err)
 {
-	uint64_t size = 0, end = 0;
+	uint64_t room = 0, end = 0;
 
 	if (!count || count > GMEM_MAX_RANGES)
 		return error_set(err, -EINVAL, "guest memory needs 1 to %d ranges, not %zu",
@@ -44,15 +65,16 @@ static int ranges_check(const struct gmem_range *ranges, size_t count, uint64_t 
 	for (size_t i = 0; i < count; i++) {
 		const struct gmem_range *r = &ranges[i];
 
-		if (!r->size || (r->gpa | r->size) % GMEM_PAGE_SIZE || r->gpa < end ||
-		    add_overflow(r->gpa, r->size, &end) || add_overflow(size, r->size, &size))
+		if (!range_good(r, i == count - 1) || r->gpa < end ||
+		    add_overflow(r->gpa, range_room(r), &end) ||
+		    add_overflow(room, range_room(r), &room))
 			return error_set(err, -EINVAL,
 					 "guest memory range %zu (0x%llx, %llu bytes) is not "
 					 "page-aligned, empty, or overlaps the one before",
 					 i, (unsigned long long)r->gpa,
 					 (unsigned long long)r->size);
 	}
-	*ret_size = size;
+	*ret_room = room;
 	return 0;
 }
 
@@ -77,9 +99,9 @@ static int gmem_back(struct gmem *gm, struct error *err)
 	gm->fd = memfd_create("guest-ram", MFD_CLOEXEC);
 	if (gm->fd < 0)
 		return error_errno(err, -errno, "cannot create guest memory");
-	if (ftruncate(gm->fd, (off_t)gm->size) < 0)
+	if (ftruncate(gm->fd, (off_t)gm->room) < 0)
 		return error_errno(err, -errno, "cannot size guest memory to %llu MiB",
-				   (unsigned long long)(gm->size / MIB));
+				   (unsigned long long)(gm->room / MIB));
 	return 0;
 }
 
@@ -89,26 +111,26 @@ static int gmem_map(struct gmem *gm, struct error *err)
 	int flags = gm->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 	uint8_t *area;
 
-	gm->area_size = gm->size + HUGE_PAGE;
+	gm->area_size = gm->room + HUGE_PAGE;
 	gm->area = mmap(NULL, gm->area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 			-1, 0);
 	if (gm->area == MAP_FAILED) {
 		gm->area = NULL;
 		return error_errno(err, -errno, "no address space for %llu MiB of guest memory",
-				   (unsigned long long)(gm->size / MIB));
+				   (unsigned long long)(gm->room / MIB));
 	}
 	area = (uint8_t *)round_up64((uintptr_t)gm->area, HUGE_PAGE);
-	gm->map = mmap(area, gm->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE,
+	gm->map = mmap(area, gm->room, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE,
 		       gm->fd, 0);
 	if (gm->map == MAP_FAILED) {
 		gm->map = NULL;
 		return error_errno(err, -errno, "cannot map %llu MiB of guest memory",
-				   (unsigned long long)(gm->size / MIB));
+				   (unsigned long long)(gm->room / MIB));
 	}
 	/* All three are wishes: a kernel that does not know one says no, and works. */
-	(void)madvise(gm->map, gm->size, MADV_HUGEPAGE);
-	(void)madvise(gm->map, gm->size, MADV_DONTDUMP);
-	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, gm->map, gm->size, "guest-ram");
+	(void)madvise(gm->map, gm->room, MADV_HUGEPAGE);
+	(void)madvise(gm->map, gm->room, MADV_DONTDUMP);
+	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, gm->map, gm->room, "guest-ram");
 	return 0;
 }
 
@@ -116,18 +138,19 @@ int gmem_new(const struct gmem_range *ranges, size_t count, struct gmem **ret, s
 {
 	struct gmem *gm;
 	uint8_t *host;
-	uint64_t size;
+	uint64_t room;
 	int r;
 
-	r = ranges_check(ranges, count, &size, err);
+	r = ranges_check(ranges, count, &room, err);
 	if (r < 0)
 		return r;
 	gm = calloc(1, sizeof(*gm));
 	if (!gm)
 		return error_set(err, -ENOMEM, "out of memory");
 	gm->fd = -1;
-	gm->size = size;
+	gm->room = room;
 	gm->count = count;
+	gm->last_size = ranges[count - 1].size;
 	r = gmem_back(gm, err);
 	if (r >= 0)
 		r = gmem_map(gm, err);
@@ -139,7 +162,7 @@ int gmem_new(const struct gmem_range *ranges, size_t count, struct gmem **ret, s
 	for (size_t i = 0; i < count; i++) {
 		gm->ranges[i] = ranges[i];
 		gm->ranges[i].host = host;
-		host += ranges[i].size;
+		host += range_room(&ranges[i]);
 	}
 	*ret = gm;
 	return 0;
@@ -164,7 +187,11 @@ const struct gmem_range *gmem_ranges(const struct gmem *gm, size_t *ret_count)
 
 uint64_t gmem_size(const struct gmem *gm)
 {
-	return gm->size;
+	uint64_t size = 0;
+
+	for (size_t i = 0; i < gm->count; i++)
+		size += range_size(&gm->ranges[i]);
+	return size;
 }
 
 /* A hole in the memfd would be filled by reading it. Anonymous memory reads as one shared page. */
@@ -187,9 +214,10 @@ static void *gmem_lookup(const struct gmem *gm, uint64_t gpa, uint64_t *ret_left
 {
 	for (size_t i = 0; i < gm->count; i++) {
 		const struct gmem_range *r = &gm->ranges[i];
+		uint64_t size = range_size(r);
 
-		if (gpa >= r->gpa && gpa - r->gpa < r->size) {
-			*ret_left = r->size - (gpa - r->gpa);
+		if (gpa >= r->gpa && gpa - r->gpa < size) {
+			*ret_left = size - (gpa - r->gpa);
 			return (uint8_t *)r->host + (gpa - r->gpa);
 		}
 	}
@@ -198,7 +226,7 @@ static void *gmem_lookup(const struct gmem *gm, uint64_t gpa, uint64_t *ret_left
 }
 
 /* Adjacent ranges (low RAM ends where high RAM begins) are crossed; holes are not. */
-static bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size)
+bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size)
 {
 	uint64_t left;
 
@@ -299,4 +327,51 @@ void *gmem_page(struct gmem *gm, uint64_t gpa)
 	if (gpa % GMEM_PAGE_SIZE)
 		return NULL;
 	return gmem_lookup(gm, gpa, &left);
+}
+
+/* --- growing and giving back --- */
+
+int gmem_grow(struct gmem *gm, uint64_t size)
+{
+	struct gmem_range *last = &gm->ranges[gm->count - 1];
+
+	if (size < last->size || size > range_room(last) || size % GMEM_PAGE_SIZE)
+		return -ERANGE;
+	__atomic_store_n(&last->size, size, __ATOMIC_RELEASE);
+	return 0;
+}
+
+/* A hole in a memfd, since only unmapping its pages would keep them. */
+static int give_back(const struct gmem *gm, void *host, uint64_t size)
+{
+	return madvise(host, size, gm->fd < 0 ? MADV_DONTNEED : MADV_REMOVE) < 0 ? -errno : 0;
+}
+
+void gmem_shrink(struct gmem *gm)
+{
+	struct gmem_range *last = &gm->ranges[gm->count - 1];
+	uint64_t more = last->size - gm->last_size;
+
+	__atomic_store_n(&last->size, gm->last_size, __ATOMIC_RELEASE);
+	if (more)
+		(void)give_back(gm, (uint8_t *)last->host + gm->last_size, more);
+}
+
+int gmem_discard(struct gmem *gm, uint64_t gpa, uint64_t size)
+{
+	uint64_t left;
+	int r = 0;
+
+	if ((gpa | size) % GMEM_PAGE_SIZE)
+		return -EINVAL;
+	if (!gmem_contains(gm, gpa, size))
+		return -EFAULT;
+	while (size && !r) {
+		void *host = gmem_lookup(gm, gpa, &left);
+
+		left = MIN(left, size);
+		r = give_back(gm, host, left);
+		gpa += left, size -= left;
+	}
+	return r;
 }

@@ -4,7 +4,8 @@
  * checked here (addition overflow, holes, range ends) and nowhere else. Copies are made once and
  * the copy is judged; pointers into guest memory are handed out only as iovecs for bulk data and as
  * `struct gmem_page` for words shared by protocol (ring indices, SynIC pages), used with atomics.
- * Thread-safe: the map does not change while a partition exists.
+ * Thread-safe without locks: while a partition exists the map changes in one way only, the last
+ * range gets longer (gmem_grow), and who looks finds either length.
  */
 #pragma once
 
@@ -20,7 +21,8 @@
 struct gmem;
 
 struct gmem_range {
-	uint64_t gpa, size; /* page-aligned, size > 0 */
+	uint64_t gpa, size; /* page-aligned, size > 0 unless it can grow */
+	uint64_t most;      /* the last range only: what it can grow to; 0 = it does not grow */
 	void *host;         /* filled in by gmem_new */
 };
 
@@ -30,8 +32,24 @@ int gmem_new(const struct gmem_range *ranges, size_t count, struct gmem **ret,
 void gmem_free(struct gmem *gm);
 /* Borrowed; `*ret_count` ranges in ascending order, one after the other also in the host. */
 const struct gmem_range *gmem_ranges(const struct gmem *gm, size_t *ret_count);
-uint64_t gmem_size(const struct gmem *gm); /* bytes of RAM in all */
+uint64_t gmem_size(const struct gmem *gm); /* bytes of RAM in all, now */
 
+/*
+ * The last range has `size` bytes from now on: no fewer than it has, and at most its `most`. The
+ * engine must have the memory already (memory_add). One thread at a time; all others may be at
+ * work. -ERANGE.
+ */
+int gmem_grow(struct gmem *gm, uint64_t size) _must_check_;
+/* The last range is as long as it was made, and what was behind that goes back to the host. */
+void gmem_shrink(struct gmem *gm); /* no VP runs, and no I/O is under way */
+/*
+ * [any] Gives whole pages back to the host; they read as zeros when they are next looked at. I/O
+ * that is under way with them ends as if nothing had happened, in pages that nobody sees any more.
+ * -EFAULT when a byte is not RAM, -EINVAL when they are no whole pages; else what the kernel says.
+ */
+int gmem_discard(struct gmem *gm, uint64_t gpa, uint64_t size) _must_check_;
+
+bool gmem_contains(const struct gmem *gm, uint64_t gpa, uint64_t size); /* all of it is RAM */
 /* 0, or -EFAULT when any byte of [gpa, gpa + size) is not RAM (then nothing was copied). */
 int gmem_read(struct gmem *gm, uint64_t gpa, void *dst, size_t size) _must_check_;
 int gmem_write(struct gmem *gm, uint64_t gpa, const void *src, size_t size) _must_check_;

@@ -3,8 +3,10 @@
 #include "gmem/gmem.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -107,6 +109,137 @@ static void test_what_was_touched_is_not_passed_over(void **state)
 	gmem_free(gm);
 }
 
+#define GROW_GPA (64 * (uint64_t)GMEM_PAGE_SIZE)
+
+static struct gmem *make_growing(uint64_t size, uint64_t most)
+{
+	const struct gmem_range ranges[] = {
+		{ .gpa = 0, .size = LOW_SIZE },
+		{ .gpa = GROW_GPA, .size = size, .most = most },
+	};
+	struct gmem *gm;
+
+	assert_int_equal(gmem_new(ranges, 2, &gm, NULL), 0);
+	return gm;
+}
+
+static void test_grows_and_shrinks(void **state)
+{
+	struct gmem *gm = make_growing(0, 2 * MIB);
+	uint64_t word = 0x1234, back = 0;
+	void *page;
+
+	(void)state;
+	assert_int_equal(gmem_size(gm), LOW_SIZE);
+	assert_int_equal(gmem_write(gm, GROW_GPA, &word, 8), -EFAULT);
+	assert_null(gmem_page(gm, GROW_GPA));
+	assert_int_equal(gmem_grow(gm, 3 * MIB), -ERANGE);
+	assert_int_equal(gmem_grow(gm, 5), -ERANGE);
+	assert_int_equal(gmem_grow(gm, MIB), 0);
+	assert_int_equal(gmem_size(gm), LOW_SIZE + MIB);
+	assert_int_equal(gmem_write(gm, GROW_GPA + MIB - 8, &word, 8), 0);
+	assert_int_equal(gmem_write(gm, GROW_GPA + MIB - 4, &word, 8), -EFAULT);
+	page = gmem_page(gm, GROW_GPA + MIB - GMEM_PAGE_SIZE);
+	assert_int_equal(gmem_grow(gm, 2 * MIB), 0);
+	/* what was handed out stays good */
+	assert_ptr_equal(page, gmem_page(gm, GROW_GPA + MIB - GMEM_PAGE_SIZE));
+	assert_int_equal(gmem_grow(gm, MIB), -ERANGE); /* only upwards */
+	assert_int_equal(gmem_read(gm, GROW_GPA + MIB - 8, &back, 8), 0);
+	assert_int_equal(back, word);
+	gmem_shrink(gm);
+	assert_int_equal(gmem_size(gm), LOW_SIZE);
+	assert_int_equal(gmem_read(gm, GROW_GPA, &back, 8), -EFAULT);
+	/* it comes back empty */
+	assert_int_equal(gmem_grow(gm, 2 * MIB), 0);
+	assert_int_equal(gmem_read(gm, GROW_GPA + MIB - 8, &back, 8), 0);
+	assert_int_equal(back, 0);
+	gmem_free(gm);
+}
+
+/* Pages of the map that are in RAM, asked of the kernel. */
+static unsigned resident(struct gmem *gm, uint64_t gpa, unsigned pages)
+{
+	unsigned char in[1024];
+	unsigned n = 0;
+
+	assert_true(pages <= sizeof(in));
+	assert_int_equal(mincore(gmem_page(gm, gpa), pages * (size_t)GMEM_PAGE_SIZE, in), 0);
+	for (unsigned i = 0; i < pages; i++)
+		n += in[i] & 1;
+	return n;
+}
+
+static void test_discarded_pages_are_gone(void **state)
+{
+	struct gmem *gm = make_growing(4 * MIB, 8 * MIB);
+	uint8_t byte = 1;
+
+	(void)state;
+	assert_int_equal(gmem_fill(gm, GROW_GPA, 0xaa, 4 * MIB), 0);
+	assert_int_equal(resident(gm, GROW_GPA, 1024), 1024);
+	assert_int_equal(gmem_discard(gm, GROW_GPA + MIB, 2 * MIB), 0);
+	assert_int_equal(resident(gm, GROW_GPA, 1024), 512);
+	assert_int_equal(gmem_read(gm, GROW_GPA + MIB, &byte, 1), 0);
+	assert_int_equal(byte, 0);
+	assert_int_equal(gmem_read(gm, GROW_GPA + MIB - 1, &byte, 1), 0);
+	assert_int_equal(byte, 0xaa);
+	assert_int_equal(gmem_read(gm, GROW_GPA + 3 * MIB, &byte, 1), 0);
+	assert_int_equal(byte, 0xaa);
+	/* all or nothing, and only RAM */
+	assert_int_equal(gmem_discard(gm, GROW_GPA + 3 * MIB, 2 * MIB), -EFAULT);
+	assert_int_equal(gmem_read(gm, GROW_GPA + 3 * MIB, &byte, 1), 0);
+	assert_int_equal(byte, 0xaa);
+	assert_int_equal(gmem_discard(gm, GROW_GPA + 1, GMEM_PAGE_SIZE), -EINVAL);
+	assert_int_equal(gmem_discard(gm, UINT64_MAX - 4095, 8192), -EFAULT);
+	assert_int_equal(gmem_discard(gm, GROW_GPA, 0), 0);
+	gmem_free(gm);
+}
+
+static void *reader_thread(void *arg)
+{
+	struct gmem *gm = arg;
+	uint64_t top = 0, word;
+
+	while (top < 64 * MIB) {
+		word = 0;
+		/* what was RAM once stays RAM, while it grows */
+		if (top)
+			assert_int_equal(gmem_read(gm, GROW_GPA + top - 8, &word, 8), 0);
+		if (!gmem_read(gm, GROW_GPA + top, &word, 8))
+			top += MIB;
+	}
+	return NULL;
+}
+
+static void test_others_look_while_it_grows(void **state)
+{
+	struct gmem *gm = make_growing(0, 64 * MIB);
+	pthread_t threads[2];
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, reader_thread, gm), 0);
+	for (uint64_t size = MIB; size <= 64 * MIB; size += MIB)
+		assert_int_equal(gmem_grow(gm, size), 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	gmem_free(gm);
+}
+
+static void test_bad_growth(void **state)
+{
+	const struct gmem_range first[] = { { .gpa = 0, .size = 4096, .most = 8192 },
+					    { .gpa = MIB, .size = 4096 } };
+	const struct gmem_range less = { .gpa = 0, .size = 8192, .most = 4096 };
+	const struct gmem_range wraps = { .gpa = UINT64_MAX - 8191, .size = 4096, .most = 16384 };
+	struct gmem *gm;
+
+	(void)state;
+	assert_int_equal(gmem_new(first, 2, &gm, NULL), -EINVAL);
+	assert_int_equal(gmem_new(&less, 1, &gm, NULL), -EINVAL);
+	assert_int_equal(gmem_new(&wraps, 1, &gm, NULL), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -115,6 +248,10 @@ int main(void)
 		cmocka_unit_test(test_adjacent_ranges_are_crossed),
 		cmocka_unit_test(test_iov_limits),
 		cmocka_unit_test(test_bad_maps),
+		cmocka_unit_test(test_grows_and_shrinks),
+		cmocka_unit_test(test_discarded_pages_are_gone),
+		cmocka_unit_test(test_others_look_while_it_grows),
+		cmocka_unit_test(test_bad_growth),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

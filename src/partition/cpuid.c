@@ -77,7 +77,7 @@ static void patch_hypervisor(struct cpuid_entry *e)
 		e->eax = HV_INTERFACE_HV1;
 		break;
 	case HV_CPUID_FEATURES:
-		e->ebx &= ~(HV_DEBUGGING | HV_EXTENDED_HYPERCALLS);
+		e->ebx &= ~HV_DEBUGGING;
 		e->edx &= ~(HV_GUEST_DEBUGGING | HV_DEBUG_REGISTERS);
 		break;
 	case HV_CPUID_ENLIGHTENMENTS:

@@ -52,8 +52,23 @@ _Static_assert(sizeof(struct hv_message_header) == 16, "TLFS 11.10.1");
 /* Hypercalls, TLFS 3.7 and appendix A */
 #define HVCALL_POST_MESSAGE        0x5cu
 #define HVCALL_SIGNAL_EVENT        0x5du
+#define HVCALL_EXT_QUERY           0x8001u /* HvExtCallQueryCapabilities */
+#define HVCALL_EXT_HEAT_HINT       0x8003u /* HvExtCallMemoryHeatHint */
 #define HV_HYPERCALL_CODE(control) ((uint16_t)(control))
 #define HV_HYPERCALL_FAST          BIT64(16)
+/* Repeated calls: how many elements, the first of them, and those done in the result, 3.7.2 */
+#define HV_HYPERCALL_REP_COUNT(control) ((unsigned)((control) >> 32 & 0xfff))
+#define HV_HYPERCALL_REP_START(control) ((unsigned)((control) >> 48 & 0xfff))
+#define HV_HYPERCALL_REPS_DONE(n)       ((uint64_t)(n) << 32)
+
+#define HV_X64_MSR_GUEST_OS_ID 0x40000000u /* TLFS 2.6 */
+
+/* Linux include/asm-generic/hyperv-tlfs.h: what HvExtCallQueryCapabilities answers; hints */
+#define HV_EXT_CAPABILITY_COLD_DISCARD_HINT BIT64(8)
+#define HV_HEAT_HINT_COLD_DISCARD           2u
+#define HV_GPA_RANGE_ADDITIONAL             UINT64_C(0x7ff)
+#define HV_GPA_RANGE_LARGE                  BIT64(11)
+#define HV_GPA_RANGE_1G                     BIT64(12) /* of large ones: 1 GiB, not 2 MiB */
 
 struct hv_input_post_message {
 	le32 connection_id;

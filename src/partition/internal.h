@@ -18,9 +18,10 @@ struct partition {
 	struct loop *loop;
 	unsigned vp_count;
 	uint32_t capabilities; /* of the engine */
+	bool cold_hints;
 	struct cpuid_list cpuid;
 	struct synic *synics; /* vp_count of them */
-	_Atomic uint64_t exits;
+	_Atomic uint64_t exits, guest_os, hinted;
 	struct partition_restored *restored; /* state.c's, between its two steps */
 	pthread_mutex_t lock;                /* guards all below */
 	struct list ports, events;

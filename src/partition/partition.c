@@ -7,6 +7,7 @@
 #include "partition/partition.h"
 
 #include "lib/cleanup.h"
+#include "partition/hint.h"
 #include "partition/internal.h"
 #include "partition/state.h"
 
@@ -36,6 +37,16 @@ struct loop *partition_loop(const struct partition *p)
 uint64_t partition_exits(const struct partition *p)
 {
 	return atomic_load(&p->exits);
+}
+
+uint64_t partition_guest_os(const struct partition *p)
+{
+	return atomic_load(&p->guest_os);
+}
+
+uint64_t partition_hinted(const struct partition *p)
+{
+	return atomic_load(&p->hinted);
 }
 
 /* --- ports --- */
@@ -155,9 +166,33 @@ hv_status partition_hv_post_message(struct partition *p, unsigned vp, uint64_t i
 
 static hv_status call_post_message(struct partition *p, unsigned vp, const struct vp_exit *x)
 {
+	uint64_t id;
+
 	if (x->hypercall.control & HV_HYPERCALL_FAST)
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
+	/* Only this thread may ask, and messages are few. */
+	if (!p->engine->engine->vp_get_msr(p->engine, vp, HV_X64_MSR_GUEST_OS_ID, &id))
+		atomic_store(&p->guest_os, id);
 	return partition_hv_post_message(p, vp, x->hypercall.input);
+}
+
+static hv_status call_ext_query(struct partition *p, unsigned vp, const struct vp_exit *x)
+{
+	(void)vp;
+	return p->cold_hints ? hint_query(p->gm, x) : HV_STATUS_INVALID_HYPERCALL_CODE;
+}
+
+static hv_status call_heat_hint(struct partition *p, unsigned vp, const struct vp_exit *x)
+{
+	uint64_t bytes;
+	hv_status status;
+
+	(void)vp;
+	if (!p->cold_hints)
+		return HV_STATUS_INVALID_HYPERCALL_CODE;
+	status = hint_discard(p->gm, x, &bytes);
+	atomic_fetch_add(&p->hinted, bytes);
+	return status;
 }
 
 static hv_status signal_event(struct partition_event *e)
@@ -205,6 +240,8 @@ static const struct {
 } hypercalls[] = {
 	{ HVCALL_POST_MESSAGE, call_post_message },
 	{ HVCALL_SIGNAL_EVENT, call_signal_event },
+	{ HVCALL_EXT_QUERY, call_ext_query },
+	{ HVCALL_EXT_HEAT_HINT, call_heat_hint },
 };
 
 static void hypercall(struct partition *p, unsigned vp, const struct vp_exit *x)
@@ -215,6 +252,10 @@ static void hypercall(struct partition *p, unsigned vp, const struct vp_exit *x)
 		if (hypercalls[i].code == HV_HYPERCALL_CODE(x->hypercall.control))
 			status = hypercalls[i].handler(p, vp, x);
 	*x->hypercall.result = status.value;
+	/* A repeated call is done whole, or not at all. */
+	if (!status.value)
+		*x->hypercall.result |=
+			HV_HYPERCALL_REPS_DONE(HV_HYPERCALL_REP_COUNT(x->hypercall.control));
 }
 
 /* --- VPs --- */
@@ -331,6 +372,9 @@ static int partition_init(struct partition *p, const struct partition_options *o
 		r = o->engine->supported_cpuid(&p->cpuid, err);
 	if (r < 0)
 		return r;
+	for (unsigned i = 0; i < p->cpuid.count && !o->cold_hints; i++)
+		if (p->cpuid.entries[i].function == HV_CPUID_FEATURES)
+			p->cpuid.entries[i].ebx &= ~HV_EXTENDED_HYPERCALLS;
 	r = o->engine->create(o->gm, o->vp_count, &p->engine, err);
 	return r < 0 ? r : partition_set_cpuid(p, err);
 }
@@ -348,6 +392,7 @@ int partition_new(const struct partition_options *o, struct partition **ret, str
 		return error_set(err, -ENOMEM, "out of memory");
 	p->gm = o->gm;
 	p->loop = o->loop;
+	p->cold_hints = o->cold_hints;
 	pthread_mutex_init(&p->lock, NULL);
 	list_init(&p->ports);
 	list_init(&p->events);
@@ -394,6 +439,7 @@ int partition_reset(struct partition *p, struct error *err)
 		LOCK_SCOPE(&p->lock);
 		p->inbox_count = 0;
 	}
+	atomic_store(&p->guest_os, 0);
 	r = p->engine->engine->reset(p->engine, err);
 	return r < 0 ? r : partition_set_cpuid(p, err);
 }

@@ -20,6 +20,7 @@ struct partition_options {
 	struct gmem *gm;   /* borrowed */
 	struct loop *loop; /* borrowed */
 	unsigned vp_count; /* 1..ENGINE_MAX_VPS */
+	bool cold_hints;   /* the guest may give free pages back unasked, if the engine lets it */
 };
 
 int partition_new(const struct partition_options *options, struct partition **ret,
@@ -31,6 +32,10 @@ struct engine_partition *partition_engine(struct partition *p); /* borrowed */
 unsigned partition_vp_count(const struct partition *p);
 struct gmem *partition_gmem(const struct partition *p);
 struct loop *partition_loop(const struct partition *p);
+/* [any] The guest's identity as it wrote it (TLFS 2.6), 0 before it has posted a message. */
+uint64_t partition_guest_os(const struct partition *p);
+/* [any] Bytes that the guest has given back by cold hints. */
+uint64_t partition_hinted(const struct partition *p);
 uint64_t partition_exits(const struct partition *p); /* [any] from the guest to this process */
 
 /*

@@ -19,12 +19,15 @@ static uint64_t simp_of(unsigned vp)
 
 struct test_guest *test_guest_new(unsigned vp_count, uint32_t max_version, unsigned io_depth)
 {
-	struct gmem_range ram = { .gpa = 0, .size = TEST_GUEST_RAM };
+	const struct gmem_range ram[] = {
+		{ .gpa = 0, .size = TEST_GUEST_RAM },
+		{ .gpa = TEST_GUEST_GROW_GPA, .most = TEST_GUEST_GROW_MOST },
+	};
 	struct partition_options po = { .engine = &engine_fake, .vp_count = vp_count };
 	struct vmbus_options vo = { .max_version = max_version };
 	struct test_guest *g = calloc(1, sizeof(*g));
 
-	if (!g || gmem_new(&ram, 1, &g->gm, NULL) < 0 || loop_new(io_depth, &g->loop, NULL) < 0)
+	if (!g || gmem_new(ram, 2, &g->gm, NULL) < 0 || loop_new(io_depth, &g->loop, NULL) < 0)
 		abort();
 	po.gm = g->gm;
 	po.loop = g->loop;

@@ -9,7 +9,10 @@
 #include "vmbus/ring.h"
 #include "vmbus/vmbus.h"
 
-#define TEST_GUEST_RAM        (32 * MIB)
+#define TEST_GUEST_RAM (32 * MIB)
+/* Where gmem_grow makes more of it. */
+#define TEST_GUEST_GROW_GPA   (4 * GIB)
+#define TEST_GUEST_GROW_MOST  (640 * MIB)
 #define TEST_GUEST_MAX_OFFERS 128
 
 struct test_guest {

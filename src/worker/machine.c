@@ -15,6 +15,7 @@
 #include "worker/disk_hot.h"
 #include "worker/disks.h"
 #include "worker/live.h"
+#include "worker/memory.h"
 #include "worker/platform.h"
 #include "worker/saving.h"
 #include "worker/vm_description.h"
@@ -35,6 +36,7 @@ struct machine {
 	struct vmbus *bus;
 	struct platform *platform;
 	struct disks *disks;
+	struct memory *memory;
 	struct vps *vps;
 	int kernel_fd, initrd_fd, state_fd;
 
@@ -430,6 +432,7 @@ static void reset_when_bus_is_quiet(void *context)
 		stop_when_bus_is_quiet(m);
 		return;
 	}
+	memory_reset(m->memory);
 	if (partition_reset(m->partition, &err) < 0 || machine_start(m, &err) < 0) {
 		fail(m, &err);
 		set_state(m, MACHINE_PAUSED);
@@ -659,10 +662,16 @@ static int build_partition(struct machine *m, struct error *err)
 {
 	const struct vm_description *d = m->description;
 	struct partition_options o = { .loop = m->loop, .vp_count = d->processors };
-	int r = memmap_init(d->memory * MIB, physical_address_bits(), &m->map, err);
+	uint64_t most = MAX(d->memory, d->memory_maximum);
+	int r = memmap_init_growing(d->memory * MIB, most * MIB, physical_address_bits(), &m->map,
+				    err);
 
 	if (r < 0)
 		return r;
+	if (d->memory_locked && most > d->memory)
+		return error_set(
+			err, -EINVAL,
+			"memory_locked: such memory cannot grow; leave out memory_maximum");
 	r = gmem_new(m->map.ranges, m->map.range_count, &m->gm, err);
 	if (r < 0)
 		return r;
@@ -678,6 +687,7 @@ static int build_partition(struct machine *m, struct error *err)
 	if (!o.engine)
 		return -ENODEV;
 	o.gm = m->gm;
+	o.cold_hints = d->memory_hints && !d->memory_locked;
 	return partition_new(&o, &m->partition, err);
 }
 
@@ -700,6 +710,30 @@ static void on_disk_event(void *context, const struct live_event *event)
 	json_t *o = disk_event(event, &may_miss);
 
 	machine_tell(context, o, may_miss);
+}
+
+static void on_memory_event(void *context, json_t *event, bool may_miss)
+{
+	machine_tell(context, event, may_miss);
+}
+
+static int build_memory(struct machine *m, struct error *err)
+{
+	const struct memory_options o = {
+		.loop = m->loop,
+		.bus = m->bus,
+		.partition = m->partition,
+		.map = &m->map,
+		.locked = m->description->memory_locked,
+		.offered = m->description->memory_device,
+		.tell = on_memory_event,
+		.context = m,
+	};
+	int r = memory_new(&o, &m->memory, err);
+
+	if (r >= 0)
+		m->families[m->family_count++] = memory_family(m->memory);
+	return r;
 }
 
 static int build_bus(struct machine *m, struct error *err)
@@ -808,6 +842,8 @@ int machine_new(struct loop *loop, const struct vm_description *description, str
 	if (r >= 0)
 		r = build_bus(m, err);
 	if (r >= 0)
+		r = build_memory(m, err);
+	if (r >= 0)
 		r = build_platform(m, err);
 	if (r < 0) {
 		machine_free(m);
@@ -827,6 +863,7 @@ void machine_free(struct machine *m)
 	(void)disks_close(m->disks, NULL);
 	disks_free(m->disks);
 	vmbus_free(m->bus);
+	memory_free(m->memory);
 	platform_free(m->platform);
 	partition_free(m->partition);
 	gmem_free(m->gm);

@@ -80,8 +80,23 @@ static void save_machine(const struct gmem *gm, struct save_writer *w)
 	save_put(w, &machine_table, &s);
 }
 
-static int restore_machine(const struct gmem *gm, struct save_reader *r, struct error *err)
+/* What had been added to the machine is added again; what cannot be is seen by who compares. */
+static void restore_growth(struct partition *p, uint64_t size)
 {
+	struct engine_partition *e = partition_engine(p);
+	size_t count;
+	const struct gmem_range *ranges = gmem_ranges(partition_gmem(p), &count);
+	const struct gmem_range *last = &ranges[count - 1];
+
+	if (size <= last->size || size > last->most || (size - last->size) % (2 * MIB))
+		return;
+	if (e->engine->memory_add(e, last->size, size - last->size) >= 0)
+		(void)!gmem_grow(partition_gmem(p), size);
+}
+
+static int restore_machine(struct partition *p, struct save_reader *r, struct error *err)
+{
+	const struct gmem *gm = partition_gmem(p);
 	struct saved_machine s = { 0 };
 	uint64_t sum = 0;
 	size_t count;
@@ -92,6 +107,8 @@ static int restore_machine(const struct gmem *gm, struct save_reader *r, struct 
 	if (n < 0)
 		return n;
 	same = s.range_count == count;
+	if (same)
+		restore_growth(p, s.range_size[count - 1]);
 	for (size_t i = 0; i < s.range_count; i++) {
 		sum += s.range_size[i];
 		same = same && s.range_gpa[i] == ranges[i].gpa && s.range_size[i] == ranges[i].size;
@@ -340,7 +357,7 @@ static int judge(struct saving *s, struct error *err)
 	int r = save_reader_open(s->o.fd, &s->reader, err);
 
 	if (r >= 0)
-		r = restore_machine(s->o.machine.gm, s->reader, err);
+		r = restore_machine(s->o.machine.partition, s->reader, err);
 	if (r >= 0)
 		r = partition_restore(s->o.machine.partition, s->reader, err);
 	return r < 0 ? r : state_file_read(&o, s->reader, &s->file, err);

@@ -270,6 +270,10 @@ static bool piece_next(struct state_file *f, struct memory_piece *piece, uint8_t
 		uint8_t *host;
 		uint64_t size;
 
+		if (!r->size) { /* room to grow, and nothing in it */
+			f->range++;
+			continue;
+		}
 		skip_untouched(f, r);
 		host = (uint8_t *)r->host + f->offset;
 		size = MIN(PIECE, r->size - f->offset);
