@@ -183,6 +183,8 @@ static void print_zsh(FILE *out)
 {
 	fputs("#compdef partita\nautoload -U +X bashcompinit && bashcompinit\n", out);
 	print_bash(out);
+	/* Loaded by the first key press, which is to be answered as well. */
+	fputs("if (( $+compstate )); then _bash_complete -o filenames -F _partita; fi\n", out);
 }
 
 /* --- manuals --- */

@@ -12,7 +12,9 @@
 #include "lib/cleanup.h"
 #include "lib/program.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -356,6 +358,33 @@ static int make_seed(struct creation *n)
 	return r;
 }
 
+/*
+ * What root has just made in a folder of the service's is the service's to open. Its user may do in
+ * there as it likes: what has other names as well is none of ours, and links are not followed.
+ */
+static void folder_give(const char *path)
+{
+	_cleanup_close_ int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = folder < 0 ? NULL : fdopendir(dup(folder));
+	struct stat owner, st;
+	struct dirent *e;
+
+	if (geteuid() || !dir || fstat(folder, &owner) < 0 || !owner.st_uid) {
+		if (dir)
+			closedir(dir);
+		return;
+	}
+	while ((e = readdir(dir))) {
+		_cleanup_close_ int fd = openat(folder, e->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+		/* If it cannot be given the start of the machine says which file it is. */
+		if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && !st.st_uid &&
+		    st.st_nlink == 1)
+			(void)!fchownat(fd, "", owner.st_uid, owner.st_gid, AT_EMPTY_PATH);
+	}
+	closedir(dir);
+}
+
 /* The image's disk comes first: it is what the command line's root= means. */
 static int fill_folder(struct creation *n)
 {
@@ -379,6 +408,7 @@ static int fill_folder(struct creation *n)
 		r = make_seed(n);
 	if (r < 0)
 		return r;
+	folder_give(n->folder);
 	controllers = json_deep_copy(said);
 	if (!controllers)
 		controllers = json_array();

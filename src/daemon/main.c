@@ -344,6 +344,8 @@ int main(int argc, char **argv)
 	if (r == 0) {
 		raise_descriptors();
 		r = complete_options(&o, &err);
+		/* Workers are of our group, if not of our user: they find parents of images. */
+		umask(o.privd ? 027 : 077);
 		if (r < 0)
 			log_line("%s", err.message);
 		else

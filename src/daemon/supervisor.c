@@ -311,7 +311,8 @@ static int run_folder_make(struct supervisor *s, const char *path, struct error 
 				 "the folder \"%.300s\" belongs to another user, or others may "
 				 "write in it",
 				 path);
-	return 0;
+	/* Workers may be of our group: they have no business in each other's folders. */
+	return fchmod(s->run_fd, 0700) < 0 ? error_errno(err, -errno, "\"%.300s\"", path) : 0;
 }
 
 /* From the root on: keepers leave our folder. One that is not there yet may come. */

@@ -67,6 +67,7 @@ struct worker_limits {
 	unsigned cpu_limit; /* percent of cpu_count processors; 100 = none */
 	unsigned cpu_count;
 	unsigned cpu_weight; /* 1..10000 as Hyper-V's; 100 = usual */
+	uint64_t memory_max; /* bytes, beyond which it is killed (WORKER_END_MEMORY); 0 = none */
 };
 
 struct worker_start {

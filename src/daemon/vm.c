@@ -125,13 +125,18 @@ static int choose_folder(struct daemon *d, const struct vm_settings *s, char **r
 	_cleanup_free_ char *machines = machine_folder(d);
 	char name[NAME_BYTES + 1];
 	char *folder;
+	bool made;
 	int r;
 
 	if (!machines)
 		return error_set(err, -ENOMEM, "not enough memory");
+	made = access(machines, F_OK) < 0;
 	r = folder_make_all(machines, err);
 	if (r < 0)
 		return r;
+	/* Workers are of our group, and find the parents of their images in there. */
+	if (d->privd && made && chmod(machines, 0750) < 0)
+		return error_errno(err, -errno, "cannot open \"%s\" for the group", machines);
 	folder_name(s->name, name, sizeof(name));
 	if (asprintf(&folder, "%s/%s", machines, name) < 0)
 		return error_set(err, -ENOMEM, "not enough memory");

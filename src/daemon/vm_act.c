@@ -329,10 +329,16 @@ static const struct worker_events worker_events = { on_worker_state, on_worker_e
 
 /* --- starting --- */
 
+static struct worker_limits limits_of(const struct vm_settings *s)
+{
+	return (struct worker_limits){ s->processors.limit, s->processors.count,
+				       s->processors.weight,
+				       (uint64_t)s->memory.host_maximum * MIB };
+}
+
 int vm_limits_apply(struct vm *vm, const struct vm_settings *s, struct error *err)
 {
-	const struct worker_limits limits = { s->processors.limit, s->processors.count,
-					      s->processors.weight };
+	const struct worker_limits limits = limits_of(s);
 
 	return worker_limits_set(vm->worker, &limits, err);
 }
@@ -355,13 +361,12 @@ static int launch(struct vm *vm, struct error *err)
 {
 	struct daemon *d = vm->daemon;
 	json_t *description = vm_describe(&vm->settings);
-	const struct vm_processors *p = &vm->settings.processors;
 	const struct worker_start start = {
 		.id = vm->id,
 		.name = vm->settings.name,
 		.description = description,
 		.folder = vm->folder,
-		.limits = { p->limit, p->count, p->weight },
+		.limits = limits_of(&vm->settings),
 		.events = &worker_events,
 		.context = vm,
 	};
@@ -559,6 +564,11 @@ static void adopt(void *context, const char *id)
 		vm->started = started;
 		vm->state_since = started;
 		entry_of(vm)->was_running = false;
+		/* A restart of the service may have cost them. */
+		if (vm_limits_apply(vm, &vm->settings, &err) < 0)
+			event_add(d->events, SEVERITY_WARNING, "vm-limits-lost", vm->id, NULL, NULL,
+				  "\"%s\" runs on without its limits: %s", vm->settings.name,
+				  err.message);
 		tell(vm, SEVERITY_INFORMATION, "vm-adopted", "runs on: it was taken over");
 	} else if (r == -ECHILD) {
 		vm_state_set(vm, VM_RUNNING, NULL);

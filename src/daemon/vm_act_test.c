@@ -260,6 +260,10 @@ static void test_limits_change_while_it_runs(void **state)
 	assert_int_equal(change(vm, &ada, "{'processors':{'limit':25,'weight':200}}", 0, &err), 0);
 	assert_int_equal(fake_limits(vm->id).cpu_limit, 25);
 	assert_int_equal(fake_limits(vm->id).cpu_weight, 200);
+	assert_int_equal(change(vm, &ada, "{'memory':{'host_maximum':2048}}", 0, &err), 0);
+	assert_true(fake_limits(vm->id).memory_max == 2048 * MIB);
+	assert_int_equal(change(vm, &ada, "{'memory':{'host_maximum':16}}", 0, &err), -EINVAL);
+	assert_string_equal(err.property, "memory.host_maximum");
 	assert_int_equal(change(vm, &ada, "{'notes':'any time'}", 0, &err), 0);
 	assert_int_equal(change(vm, &ada, "{'memory':{'startup':64}}", 0, &err), -EBADFD);
 	assert_words(err, "only while it is off, and it is running");

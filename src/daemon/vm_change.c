@@ -30,7 +30,7 @@ struct change {
 	json_t *told;                /* path: [old, new] */
 	char paths[256];             /* for people */
 	uint32_t operations;         /* a bit for each that it takes */
-	bool limits;                 /* of processors, at once */
+	bool limits;                 /* of its process, at once */
 	struct error *err;
 };
 
@@ -80,7 +80,9 @@ static int on_difference(void *context, const struct settings_difference *d)
 	r = d->operation ? operation_find(d->operation, &op) : 0;
 	assert(r == 0);
 	ch->operations |= BIT(op);
-	ch->limits |= !strcmp(d->path, "processors.limit") || !strcmp(d->path, "processors.weight");
+	ch->limits |= !strcmp(d->path, "processors.limit") ||
+		      !strcmp(d->path, "processors.weight") ||
+		      !strcmp(d->path, "memory.host_maximum");
 	snprintf(ch->paths + n, sizeof(ch->paths) - n, "%s%s", n ? ", " : "", d->path);
 	json_object_set_new(ch->told, d->path,
 			    json_pack("[o,o]", told_value(d->old), told_value(d->new)));

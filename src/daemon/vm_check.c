@@ -127,6 +127,11 @@ static int check_memory(const struct vm_settings *s, struct error *err)
 			      m->startup, m->maximum);
 	if (m->dynamic && m->locked)
 		return refuse(err, "memory.locked", "cannot be with memory.dynamic; choose one");
+	if (m->host_maximum && m->host_maximum < m->startup)
+		return refuse(err, "memory.host_maximum",
+			      "%u MiB is less than memory.startup, %u MiB; the machine would be "
+			      "ended as soon as it used its memory",
+			      m->host_maximum, m->startup);
 	return 0;
 }
 

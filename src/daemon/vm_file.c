@@ -265,7 +265,7 @@ int vm_folder_make(const char *folder, const struct vm_settings *settings, struc
 
 	if (!hidden)
 		return error_set(err, -ENOMEM, "not enough memory");
-	if (mkdir(hidden, 0700) < 0)
+	if (mkdir(hidden, 0750) < 0)
 		return error_errno(err, -errno, "cannot make the folder %s", folder);
 	r = vm_file_write(hidden, settings, err);
 	if (r == 0 && renameat2(AT_FDCWD, hidden, AT_FDCWD, folder, RENAME_NOREPLACE) < 0) {

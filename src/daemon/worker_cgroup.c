@@ -34,11 +34,30 @@ static int file_write(const char *cgroup, const char *id, const char *name, cons
 
 /* --- ours --- */
 
-/* A group with processes of its own gives its children no controllers: so we go into one, too. */
+static bool inside(const char *cgroup)
+{
+	_cleanup_fclose_ FILE *file = NULL;
+	char path[4096];
+	int pid;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+	file = fopen(path, "re");
+	while (file && fscanf(file, "%d", &pid) == 1)
+		if (pid == getpid())
+			return true;
+	return false;
+}
+
+/*
+ * A group with processes of its own gives its children no controllers, or takes them for groups of
+ * threads that no process may join: so we go into one, too.
+ */
 static int step_aside(const char *cgroup)
 {
 	char path[4096];
 
+	if (!inside(cgroup))
+		return 0;
 	snprintf(path, sizeof(path), "%s/service", cgroup);
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
 		return -errno;
@@ -55,16 +74,17 @@ int supervisor_cgroup_set_up(struct supervisor *s, const char *path, struct erro
 		return error_set(err, -ENAMETOOLONG, "the cgroup's path is too long");
 	if (stat(path, &st) < 0)
 		return error_errno(err, -errno, "cgroup \"%s\"", path);
-	for (size_t i = 0; i < ARRAY_SIZE(controllers); i++) {
-		int one = file_write(path, ".", "cgroup.subtree_control", controllers[i]);
-
-		if (one == -EBUSY && step_aside(path) >= 0)
-			one = file_write(path, ".", "cgroup.subtree_control", controllers[i]);
-		r = one < 0 && !i ? one : r;
-	}
 	s->cgroup = strdup(path);
 	if (!s->cgroup)
 		return error_set(err, -ENOMEM, "out of memory");
+	r = step_aside(path);
+	if (r < 0)
+		return error_errno(err, r, "cannot leave the cgroup \"%s\" to machines", path);
+	for (size_t i = 0; i < ARRAY_SIZE(controllers); i++) {
+		int one = file_write(path, ".", "cgroup.subtree_control", controllers[i]);
+
+		r = one < 0 && !i ? one : r;
+	}
 	/* Groups are of use without it: to count, and to end all of a worker. */
 	return r < 0 ? error_errno(err, r, "cgroup \"%s\" has no controller cpu to give", path) : 0;
 }
@@ -125,7 +145,22 @@ void worker_cpu_max(const struct worker_limits *l, char text[static 48])
 
 static bool limits_usual(const struct worker_limits *l)
 {
-	return (!l->cpu_limit || l->cpu_limit >= 100) && (!l->cpu_weight || l->cpu_weight == 100);
+	return (!l->cpu_limit || l->cpu_limit >= 100) && (!l->cpu_weight || l->cpu_weight == 100) &&
+	       !l->memory_max;
+}
+
+static int limit_memory(struct supervisor *s, const char *id, const struct worker_limits *l,
+			struct error *err)
+{
+	char text[48] = "max";
+	int r;
+
+	if (l->memory_max)
+		snprintf(text, sizeof(text), "%llu", (unsigned long long)l->memory_max);
+	r = file_write(s->cgroup, id, "memory.max", text);
+	if (r >= 0 || (r == -ENOENT && !l->memory_max))
+		return 0;
+	return error_errno(err, r, "cannot limit memory in the cgroup");
 }
 
 int worker_cgroup_limit(struct supervisor *s, const char *id, const struct worker_limits *l,
@@ -137,8 +172,9 @@ int worker_cgroup_limit(struct supervisor *s, const char *id, const struct worke
 	if (!s->cgroup)
 		return limits_usual(l) ? 0
 				       : error_set(err, -EOPNOTSUPP,
-						   "limits of processor time need a delegated "
-						   "cgroup, which the service does not have here");
+						   "limits of processor time and memory need a "
+						   "delegated cgroup, which the service does not "
+						   "have here");
 	worker_cpu_max(l, text);
 	r = file_write(s->cgroup, id, "cpu.max", text);
 	if (r >= 0) {
@@ -146,9 +182,9 @@ int worker_cgroup_limit(struct supervisor *s, const char *id, const struct worke
 			 worker_cpu_weight(l->cpu_weight ? l->cpu_weight : 100));
 		r = file_write(s->cgroup, id, "cpu.weight", text);
 	}
-	if (r >= 0 || (r == -ENOENT && limits_usual(l)))
-		return 0;
-	return error_errno(err, r, "cannot limit processor time in the cgroup");
+	if (r < 0 && (r != -ENOENT || !limits_usual(l)))
+		return error_errno(err, r, "cannot limit processor time in the cgroup");
+	return limit_memory(s, id, l, err);
 }
 
 int worker_cgroup_number(struct supervisor *s, const char *id, const char *file, const char *key,

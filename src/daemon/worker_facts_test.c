@@ -50,7 +50,8 @@ static void file_make(const char *folder, const char *name, const char *text)
 /* The files of a group as the kernel has them, in an ordinary folder. */
 static void test_a_group_limits_and_tells_of_memory(void **state)
 {
-	const struct worker_limits l = { 25, 2, 300 }, usual = { 100, 2, 100 };
+	const struct worker_limits l = { 25, 2, 300 }, usual = { 100, 2, 100 },
+				   memory = { 100, 2, 100, 64 * MIB };
 	char folder[] = "/tmp/worker-cgroup-XXXXXX", group[112], path[200], text[48] = "";
 	struct supervisor s = { 0 };
 	struct error err = { 0 };
@@ -59,6 +60,7 @@ static void test_a_group_limits_and_tells_of_memory(void **state)
 
 	(void)state;
 	assert_int_equal(worker_cgroup_limit(&s, ID, &l, &err), -EOPNOTSUPP);
+	assert_int_equal(worker_cgroup_limit(&s, ID, &memory, &err), -EOPNOTSUPP);
 	assert_int_equal(worker_cgroup_limit(&s, ID, &usual, &err), 0);
 	s.cgroup = mkdtemp(folder);
 	assert_non_null(s.cgroup);
@@ -77,6 +79,14 @@ static void test_a_group_limits_and_tells_of_memory(void **state)
 	assert_non_null(fgets(text, sizeof(text), file));
 	fclose(file);
 	assert_string_equal(text, "50000 100000");
+	assert_int_equal(worker_cgroup_limit(&s, ID, &memory, &err), -ENOENT);
+	file_make(group, "memory.max", "");
+	assert_int_equal(worker_cgroup_limit(&s, ID, &memory, &err), 0);
+	snprintf(path, sizeof(path), "%s/memory.max", group);
+	file = fopen(path, "re");
+	assert_non_null(fgets(text, sizeof(text), file));
+	fclose(file);
+	assert_string_equal(text, "67108864");
 	assert_false(worker_cgroup_out_of_memory(&s, ID));
 	file_make(group, "memory.events", "oom 1\noom_kill 2\n");
 	assert_true(worker_cgroup_out_of_memory(&s, ID));
@@ -128,6 +138,9 @@ static void test_ends_are_judged(void **state)
 	assert_string_equal(words, "bad image");
 	f.record = NULL;
 	f.killed = false;
+	f.out_of_memory = true;
+	assert_int_equal(worker_end_judge(&f, words, sizeof(words)), WORKER_END_MEMORY);
+	f.out_of_memory = false;
 	f.state = "off";
 	assert_int_equal(worker_end_judge(&f, words, sizeof(words)), WORKER_END_OFF);
 }

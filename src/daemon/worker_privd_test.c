@@ -152,8 +152,10 @@ static void on_answer(struct worker_request *r, int result, json_t *answer, cons
 static void power_off(struct fixture *f, struct seen *v)
 {
 	struct worker_request r = { .done = on_answer };
+	json_t *request = json_pack("{s:s}", "command", "power-off");
 
-	worker_ask(v->w, &r, json_pack("{s:s}", "command", "power-off"), NULL, 0, WAIT_MS);
+	worker_ask(v->w, &r, request, NULL, 0, WAIT_MS);
+	json_decref(request);
 	wait_for(f, v, NULL);
 	assert_int_equal(v->end, WORKER_END_OFF);
 }

@@ -253,6 +253,13 @@ static const char *last_words(const char *words)
 	return text ? text + 2 : line;
 }
 
+static enum worker_end judge_memory(char *words, size_t size)
+{
+	snprintf(words, size,
+		 "the worker used more memory than there was or than it may, and was killed");
+	return WORKER_END_MEMORY;
+}
+
 static enum worker_end judge_signal(const struct worker_end_facts *f, char *words, size_t size)
 {
 	const struct worker_end_record *r = f->record;
@@ -263,10 +270,8 @@ static enum worker_end judge_signal(const struct worker_end_facts *f, char *word
 			 "ended; the kernel's log has the call's number");
 		return WORKER_END_DENIED;
 	}
-	if (r->status == SIGKILL && f->out_of_memory) {
-		snprintf(words, size, "the worker used more memory than there was, and was killed");
-		return WORKER_END_MEMORY;
-	}
+	if (r->status == SIGKILL && f->out_of_memory)
+		return judge_memory(words, size);
 	if (r->status == SIGKILL && f->killed)
 		snprintf(words, size, "the worker was killed by the service");
 	else if (r->status == SIGKILL)
@@ -313,6 +318,8 @@ enum worker_end worker_end_judge(const struct worker_end_facts *f, char *words, 
 		snprintf(words, size, "the worker was killed by the service");
 		return WORKER_END_CRASH;
 	}
+	if (f->out_of_memory) /* and its keeper with it */
+		return judge_memory(words, size);
 	if (!strcmp(f->state, "off")) {
 		snprintf(words, size, "powered off");
 		return WORKER_END_OFF;

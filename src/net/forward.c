@@ -343,8 +343,9 @@ static bool tells(const struct net_headers *h, bool from)
 	if (!h->l4)
 		return false;
 	if (h->protocol == IP_ICMP6)
-		return from && h->version == 6 && h->icmp_type >= ICMP6_SOLICIT_ROUTER &&
-		       h->icmp_type <= ICMP6_ADVERTISE;
+		/* Towards it: that another has the address that it is testing (RFC 4862 5.4). */
+		return h->version == 6 && h->icmp_type <= ICMP6_ADVERTISE &&
+		       h->icmp_type >= (from ? ICMP6_SOLICIT_ROUTER : ICMP6_SOLICIT);
 	if (h->protocol != IP_UDP)
 		return false;
 	if (h->version == 4)

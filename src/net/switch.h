@@ -164,8 +164,8 @@ struct net_switch_port;
 struct net_switch_watcher {
 	/*
 	 * A frame that tells of addresses, ARP, neighbour discovery, DHCP, was let through from
-	 * this port, or is on its way to it (`from` false; DHCP only). A copy, tags left out,
-	 * at most NET_WATCH_MAX bytes.
+	 * this port, or is on its way to it (`from` false; DHCP and neighbours only). A copy, tags
+	 * left out, at most NET_WATCH_MAX bytes.
 	 */
 	void (*frame)(void *context, struct net_switch_port *p, bool from, uint16_t vlan,
 		      const uint8_t *bytes, size_t size);

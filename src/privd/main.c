@@ -47,7 +47,8 @@ static const char usage[] =
 	"  --no-sandbox       without the system-call filter (for debuggers)\n"
 	"  --help, --version\n";
 
-static const struct privd_group *const groups[] = { &privd_machine, &privd_storage, NULL };
+static const struct privd_group *const groups[] = { &privd_machine, &privd_net, &privd_storage,
+						    NULL };
 
 struct options {
 	const char *socket, *service, *config, *worker, *keeper;
@@ -156,8 +157,8 @@ static int capabilities_keep(uint64_t keep, struct error *err)
 	if (geteuid())
 		return 0;
 	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (!(keep & BIT(cap)) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 &&
-		    errno != EINVAL)
+		if (!(keep >> cap & 1) && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) > 0 &&
+		    prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			return error_errno(err, -errno, "cannot give up capability %lu", cap);
 	if (syscall(SYS_capget, &header, data) < 0)
 		return error_errno(err, -errno, "cannot read the capabilities");

@@ -27,6 +27,10 @@ struct privd_config {
 	unsigned storage_count;
 	char *devices[PRIVD_FOLDERS_MAX]; /* disks that may be opened */
 	unsigned device_count;
+	char *bridges[PRIVD_FOLDERS_MAX]; /* that switches may be joined to */
+	unsigned bridge_count;
+	char *interfaces[PRIVD_FOLDERS_MAX]; /* that switches may have */
+	unsigned interface_count;
 	int hands; /* socket to the other half (hands.h) */
 };
 
@@ -70,8 +74,8 @@ struct privd_group {
 	int (*begin)(const struct privd_config *config, struct loop *loop, struct error *err);
 };
 
-/* storage.c, machine.c; the list is main.c's. */
-extern const struct privd_group privd_storage, privd_machine;
+/* storage.c, machine.c, net.c; the list is main.c's. */
+extern const struct privd_group privd_storage, privd_machine, privd_net;
 
 /*
  * For `decode`: takes the request apart as json_unpack would with `format`; a member that is not
