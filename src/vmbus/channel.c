@@ -156,9 +156,9 @@ static void send_rescind(struct vmbus_channel *ch)
 	bus_send(ch->bus, &m, sizeof(m));
 }
 
-static void channel_rescind(struct vmbus_channel *ch);
+static void channel_rescind(struct vmbus_channel *ch, bool serve);
 
-static void close_subs(struct vmbus_channel *primary)
+static void close_subs(struct vmbus_channel *primary, bool serve)
 {
 	struct vmbus *bus = primary->bus;
 
@@ -167,20 +167,27 @@ static void close_subs(struct vmbus_channel *primary)
 		struct vmbus_channel *ch = list_entry(it, struct vmbus_channel, node);
 
 		if (ch->primary == primary)
-			channel_rescind(ch);
+			channel_rescind(ch, serve);
 	}
 }
 
-/* Frees the channel now if the guest never heard of it, else when it releases the relid. */
-static void channel_rescind(struct vmbus_channel *ch)
+/*
+ * Frees the channel now if the guest never heard of it, else when it releases the relid. `serve`:
+ * one that is open stays so until the guest closes it.
+ */
+static void channel_rescind(struct vmbus_channel *ch, bool serve)
 {
-	if (ch->rescinded)
+	if (ch->rescinded) {
+		if (!serve)
+			channel_close(ch);
 		return;
+	}
 	ch->rescinded = true;
-	close_subs(ch);
+	close_subs(ch, serve);
 	if (ch->relid) {
 		send_rescind(ch);
-		channel_close(ch);
+		if (!serve)
+			channel_close(ch);
 	} else if (ch->state == CHANNEL_OFFERED) {
 		channel_free(ch);
 	}
@@ -189,17 +196,17 @@ static void channel_rescind(struct vmbus_channel *ch)
 void vmbus_device_rescind(struct vmbus_channel *primary, void (*done)(void *device))
 {
 	primary->rescind_done = done;
-	channel_rescind(primary);
+	channel_rescind(primary, primary->type->serves_rescinded);
 }
 
-/* The guest may still hold rescinded ones of an earlier opening: their indices are not free. */
+/* Rescinded ones of an earlier opening, which the guest still holds, do not count. */
 static struct vmbus_channel *sub_find(const struct vmbus_channel *primary, unsigned index)
 {
 	list_foreach(it, &primary->bus->channels)
 	{
 		struct vmbus_channel *ch = list_entry(it, struct vmbus_channel, node);
 
-		if (ch->primary == primary && ch->index == index)
+		if (ch->primary == primary && ch->index == index && !ch->rescinded)
 			return ch;
 	}
 	return NULL;
@@ -229,9 +236,9 @@ unsigned vmbus_channel_offer_subs(struct vmbus_channel *primary, unsigned count)
 		return 0;
 	count = MIN(count, VMBUS_MAX_SUB_CHANNELS);
 	for (unsigned index = 1; index <= count; index++) {
-		struct vmbus_channel *ch = sub_find(primary, index);
-
-		offered += ch ? !ch->rescinded : sub_offer(primary, index);
+		if (!sub_find(primary, index) && !sub_offer(primary, index))
+			break; /* the indices have no gaps */
+		offered++;
 	}
 	return offered;
 }
@@ -242,6 +249,7 @@ bool bus_message_released(struct vmbus *bus, struct reader *r)
 
 	if (!ch || !ch->rescinded)
 		return false;
+	channel_close(ch); /* which the guest need not have done */
 	if (ch->state == CHANNEL_OFFERED)
 		channel_free(ch);
 	else
@@ -303,6 +311,7 @@ static int open_rings(struct vmbus_channel *ch, const struct channel_open *o)
 		ch->in.own = o->in_own;
 		ch->out.own = o->out_own;
 	}
+	ch->out.shown = ch->out.own;
 	ch->in.broken = !ring_index_valid(ch->in.own, ch->in.size) || o->in_broken;
 	ch->out.broken = !ring_index_valid(ch->out.own, ch->out.size) || o->out_broken;
 	gshared_store32(ch->in.control, RING_FEATURES, RING_FEATURE_PENDING_SEND_SIZE);
@@ -447,7 +456,7 @@ bool bus_message_close(struct vmbus *bus, struct reader *r)
 	if (!ch || ch->state != CHANNEL_OPEN)
 		return false;
 	if (!ch->primary)
-		close_subs(ch);
+		close_subs(ch, false);
 	channel_close(ch);
 	return true;
 }
@@ -594,25 +603,70 @@ bool vmbus_can_send(struct vmbus_channel *ch, size_t size)
 	return ring_has_room(&ch->out, ring_packet_size(size)) > 0;
 }
 
-int vmbus_send(struct vmbus_channel *ch, enum vmbus_packet_type type, uint64_t transaction_id,
-	       const void *payload, size_t size)
+static int queue_packet(struct vmbus_channel *ch, struct vmbus_packet_descriptor d,
+			const void *payload, size_t size)
 {
-	struct vmbus_packet_descriptor d = {
-		.type = le16_of((uint16_t)type),
-		.transaction_id = le64_of(transaction_id),
-	};
-	bool signal;
 	int r;
 
 	if (ch->state == CHANNEL_OFFERED || size > VMBUS_MAX_PACKET)
 		return -EINVAL;
-	r = ring_write(&ch->out, d, payload, size, &signal);
-	if (r < 0)
-		return r;
-	ch->bus->counters.packets_out++;
-	if (signal)
+	r = ring_put(&ch->out, d, payload, size);
+	if (r >= 0)
+		ch->bus->counters.packets_out++;
+	return r;
+}
+
+int vmbus_queue(struct vmbus_channel *ch, enum vmbus_packet_type type, uint64_t transaction_id,
+		const void *payload, size_t size)
+{
+	const struct vmbus_packet_descriptor d = {
+		.type = le16_of((uint16_t)type),
+		.transaction_id = le64_of(transaction_id),
+	};
+
+	return queue_packet(ch, d, payload, size);
+}
+
+/* The extended header: number of the set, whose it is, the number of ranges, the ranges. */
+int vmbus_queue_transfer(struct vmbus_channel *ch, uint64_t transaction_id,
+			 const struct vmbus_transfer *transfer, const void *payload, size_t size)
+{
+	uint8_t packet[8 + VMBUS_TRANSFER_RANGES * 8 + VMBUS_TRANSFER_PAYLOAD];
+	struct writer w = writer_of(packet, sizeof(packet));
+	struct vmbus_packet_descriptor d = {
+		.type = le16_of(VMBUS_PACKET_TRANSFER_PAGES),
+		.flags = le16_of(VMBUS_PACKET_COMPLETION_REQUESTED),
+		.transaction_id = le64_of(transaction_id),
+	};
+
+	writer_le16(&w, transfer->set);
+	writer_le16(&w, 0);
+	writer_le32(&w, transfer->count);
+	writer_put(&w, transfer->ranges, transfer->count * sizeof(transfer->ranges[0]));
+	d.offset8 = le16_of((uint16_t)((sizeof(d) + w.at) / 8));
+	writer_put(&w, payload, size);
+	return writer_ok(&w) ? queue_packet(ch, d, packet, w.at) : -EINVAL;
+}
+
+void vmbus_flush(struct vmbus_channel *ch)
+{
+	if (ch->state != CHANNEL_OFFERED && ring_show(&ch->out))
 		signal_guest(ch);
-	return 0;
+}
+
+bool vmbus_all_read(const struct vmbus_channel *ch)
+{
+	return ch->state == CHANNEL_OFFERED || ch->out.broken ||
+	       gshared_load32(ch->out.control, RING_OUT) == ch->out.own;
+}
+
+int vmbus_send(struct vmbus_channel *ch, enum vmbus_packet_type type, uint64_t transaction_id,
+	       const void *payload, size_t size)
+{
+	int r = vmbus_queue(ch, type, transaction_id, payload, size);
+
+	vmbus_flush(ch);
+	return r;
 }
 
 /* Finds range `index` in the list and leaves the cursor at its page numbers. */

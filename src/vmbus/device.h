@@ -63,6 +63,11 @@ struct vmbus_device_type {
 	/* The whole partition is being reset; all channels are closed by now. Protocol state goes.
 	 */
 	void (*reset)(void *device);
+	/*
+	 * A channel whose offer is taken back stays open until the guest closes it: for guests
+	 * whose driver waits, before it does, for what it has sent to be completed.
+	 */
+	bool serves_rescinded;
 
 	/*
 	 * Saved state. The VPs stand still; then, in this order:
@@ -149,6 +154,54 @@ bool vmbus_can_send(struct vmbus_channel *ch, size_t size);
 /* 0; -EAGAIN when there is no room (ask vmbus_can_send first); -EIO on a broken ring. */
 int vmbus_send(struct vmbus_channel *ch, enum vmbus_packet_type type, uint64_t transaction_id,
 	       const void *payload, size_t size) _must_check_;
+
+/*
+ * The same for many packets: the guest sees them, and is signalled if it must be, at the next
+ * vmbus_flush (or vmbus_send) of this channel. What was queued takes room meanwhile.
+ */
+int vmbus_queue(struct vmbus_channel *ch, enum vmbus_packet_type type, uint64_t transaction_id,
+		const void *payload, size_t size) _must_check_;
+void vmbus_flush(struct vmbus_channel *ch);
+/* Whether the guest has read all that it was sent. */
+bool vmbus_all_read(const struct vmbus_channel *ch);
+
+/* Ranges of a buffer that the guest has given, in a packet that it completes when it has read. */
+#define VMBUS_TRANSFER_RANGES  64u
+#define VMBUS_TRANSFER_PAYLOAD 64u
+struct vmbus_range {
+	le32 bytes, offset;
+};
+struct vmbus_transfer {
+	uint16_t set; /* the guest's number for the buffer */
+	const struct vmbus_range *ranges;
+	unsigned count; /* 1 to VMBUS_TRANSFER_RANGES */
+};
+/* What vmbus_can_send is asked for. */
+static inline size_t vmbus_transfer_size(unsigned ranges, size_t payload)
+{
+	return 8 + ranges * sizeof(struct vmbus_range) + payload;
+}
+int vmbus_queue_transfer(struct vmbus_channel *ch, uint64_t transaction_id,
+			 const struct vmbus_transfer *transfer, const void *payload,
+			 size_t size) _must_check_;
+
+/*
+ * A buffer that the guest lends to a device by a GPADL of one of its channels: pages of RAM, shared
+ * with the guest. -EINVAL when there is no such GPADL of whole pages, or it is in use already. The
+ * guest gets it back no sooner than the device gives it back, which it does before it has closed
+ * the channel. Giving back nothing (all zeros) is harmless.
+ */
+struct vmbus_buffer {
+	void **pages;
+	unsigned count;
+	uint8_t *linear; /* all of it when the pages are adjacent, else NULL */
+	uint32_t id;     /* the GPADL's */
+	/* the bus's */
+	struct gpadl *gpadl;
+	struct vmbus *bus;
+};
+int vmbus_buffer_take(struct vmbus_channel *ch, uint32_t id, struct vmbus_buffer *ret) _must_check_;
+void vmbus_buffer_give_back(struct vmbus_buffer *b);
 
 /*
  * The guest memory that a GPA-direct packet names: range `index` of its list, as iovecs.

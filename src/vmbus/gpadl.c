@@ -79,6 +79,35 @@ int gpadl_pages(struct vmbus *bus, const struct gpadl *g, void ***ret_pages, uns
 	return 0;
 }
 
+int vmbus_buffer_take(struct vmbus_channel *ch, uint32_t id, struct vmbus_buffer *ret)
+{
+	struct gpadl *g = gpadl_find(ch->bus, ch->relid, id);
+	struct vmbus_buffer b = { .bus = ch->bus, .gpadl = g };
+	int r;
+
+	if (!g || !g->complete || g->in_use || g->torn_down)
+		return -EINVAL;
+	r = gpadl_pages(ch->bus, g, &b.pages, &b.count);
+	if (r < 0)
+		return r;
+	b.id = id;
+	b.linear = b.pages[0];
+	for (unsigned i = 1; i < b.count && b.linear; i++)
+		if (b.pages[i] != b.linear + (size_t)i * GMEM_PAGE_SIZE)
+			b.linear = NULL;
+	g->in_use = true;
+	*ret = b;
+	return 0;
+}
+
+void vmbus_buffer_give_back(struct vmbus_buffer *b)
+{
+	if (b->gpadl)
+		gpadl_release(b->bus, b->gpadl);
+	free(b->pages);
+	*b = (struct vmbus_buffer){ 0 };
+}
+
 static void send_created(struct vmbus *bus, uint32_t relid, uint32_t id, uint32_t status)
 {
 	struct vmbus_gpadl_created m = {

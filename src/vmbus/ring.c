@@ -175,15 +175,13 @@ int ring_has_room(struct ring *ring, uint32_t bytes)
 	return 1;
 }
 
-int ring_write(struct ring *ring, struct vmbus_packet_descriptor d, const void *payload,
-	       size_t size, bool *ret_signal)
+int ring_put(struct ring *ring, struct vmbus_packet_descriptor d, const void *payload, size_t size)
 {
 	static const uint8_t zeros[8];
-	uint32_t total = ring_packet_size(size), start = ring->own, at;
-	le64 trailer = le64_of((uint64_t)start << 32);
+	uint32_t total = ring_packet_size(size), at;
+	le64 trailer = le64_of((uint64_t)ring->own << 32);
 	int r = ring_has_room(ring, total);
 
-	*ret_signal = false;
 	if (r <= 0)
 		return r < 0 ? r : -EAGAIN;
 	if (gshared_load32(ring->control, RING_PENDING_SEND_SIZE))
@@ -191,14 +189,31 @@ int ring_write(struct ring *ring, struct vmbus_packet_descriptor d, const void *
 	if (!le16_get(d.offset8))
 		d.offset8 = le16_of(sizeof(d) / 8);
 	d.length8 = le16_of((uint16_t)((total - VMBUS_PACKET_TRAILER) / 8));
-	at = copy_in(ring, start, &d, sizeof(d));
+	at = copy_in(ring, ring->own, &d, sizeof(d));
 	at = copy_in(ring, at, payload, (uint32_t)size);
 	at = copy_in(ring, at, zeros, (uint32_t)(-size % 8));
-	at = copy_in(ring, at, &trailer, sizeof(trailer));
-	ring->own = at;
-	gshared_store32(ring->control, RING_IN, at);
-	atomic_thread_fence(memory_order_seq_cst);
-	*ret_signal = !gshared_load32(ring->control, RING_INTERRUPT_MASK) &&
-		      gshared_load32(ring->control, RING_OUT) == start;
+	ring->own = copy_in(ring, at, &trailer, sizeof(trailer));
 	return 0;
+}
+
+bool ring_show(struct ring *ring)
+{
+	uint32_t before = ring->shown;
+
+	if (before == ring->own)
+		return false;
+	ring->shown = ring->own;
+	gshared_store32(ring->control, RING_IN, ring->own);
+	atomic_thread_fence(memory_order_seq_cst);
+	return !gshared_load32(ring->control, RING_INTERRUPT_MASK) &&
+	       gshared_load32(ring->control, RING_OUT) == before;
+}
+
+int ring_write(struct ring *ring, struct vmbus_packet_descriptor d, const void *payload,
+	       size_t size, bool *ret_signal)
+{
+	int r = ring_put(ring, d, payload, size);
+
+	*ret_signal = ring_show(ring);
+	return r;
 }

@@ -17,6 +17,7 @@ struct ring {
 	uint8_t *linear; /* the data area when all pages are adjacent, else NULL */
 	uint32_t size;   /* bytes of data, multiple of the page size */
 	uint32_t own;    /* our index (read or write side); never taken back from the guest */
+	uint32_t shown;  /* writer: the index that the other side has been given */
 	bool broken;
 };
 
@@ -43,3 +44,7 @@ int ring_has_room(struct ring *ring, uint32_t bytes) _must_check_;
  */
 int ring_write(struct ring *ring, struct vmbus_packet_descriptor descriptor, const void *payload,
 	       size_t size, bool *ret_signal) _must_check_;
+/* The same in two steps: any number of packets, which the reader is shown together. */
+int ring_put(struct ring *ring, struct vmbus_packet_descriptor descriptor, const void *payload,
+	     size_t size) _must_check_;
+bool ring_show(struct ring *ring); /* true: the reader must be signalled */

@@ -98,6 +98,34 @@ static void test_full_ring_and_pending_size(void **state)
 	pair_deinit(&p);
 }
 
+/* Many packets, shown together, with one signal: that of an empty ring that is so no longer. */
+static void test_packets_shown_together(void **state)
+{
+	struct vmbus_packet_descriptor d = { .type = le16_of(6) };
+	uint8_t payload[64] = { 7 }, back[128];
+	struct pair p;
+	bool signal;
+
+	(void)state;
+	pair_init(&p, false);
+	for (unsigned round = 0; round < 50; round++) {
+		for (unsigned i = 0; i < 20; i++)
+			assert_int_equal(ring_put(&p.writer, d, payload, sizeof(payload)), 0);
+		assert_int_equal(ring_read(&p.reader, back, sizeof(back), &signal), 0);
+		assert_true(ring_show(&p.writer));
+		assert_false(ring_show(&p.writer)); /* nothing new */
+		assert_int_equal(ring_put(&p.writer, d, payload, sizeof(payload)), 0);
+		assert_false(ring_show(&p.writer)); /* the reader is at work */
+		for (unsigned i = 0; i < 21; i++)
+			assert_int_equal(ring_read(&p.reader, back, sizeof(back), &signal), 80);
+	}
+	/* What was put takes room although nobody sees it. */
+	while (!ring_put(&p.writer, d, payload, sizeof(payload)))
+		;
+	assert_int_equal(ring_has_room(&p.writer, ring_packet_size(sizeof(payload))), 0);
+	pair_deinit(&p);
+}
+
 static void test_mask_silences_the_writer(void **state)
 {
 	struct vmbus_packet_descriptor d = { .type = le16_of(6) };
@@ -182,6 +210,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trips),
 		cmocka_unit_test(test_full_ring_and_pending_size),
+		cmocka_unit_test(test_packets_shown_together),
 		cmocka_unit_test(test_mask_silences_the_writer),
 		cmocka_unit_test(test_hostile_writer),
 		cmocka_unit_test(test_hostile_reader),
