@@ -11,6 +11,7 @@
 #include "firmware/memmap.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "worker/adapter_control.h"
 #include "worker/disk_control.h"
 #include "worker/disk_hot.h"
 #include "worker/disks.h"
@@ -37,6 +38,7 @@ struct machine {
 	struct platform *platform;
 	struct disks *disks;
 	struct memory *memory;
+	struct adapters *adapters;
 	struct vps *vps;
 	int kernel_fd, initrd_fd, state_fd;
 
@@ -736,6 +738,26 @@ static int build_memory(struct machine *m, struct error *err)
 	return r;
 }
 
+static void on_adapter_event(void *context, const struct adapter *adapter, const char *event,
+			     int error)
+{
+	machine_tell(context, adapter_event(adapter, event, error), false);
+}
+
+static int build_adapters(struct machine *m, struct error *err)
+{
+	const struct adapters_options o = { .loop = m->loop,
+					    .bus = m->bus,
+					    .description = m->description,
+					    .event = on_adapter_event,
+					    .context = m };
+	int r = adapters_open(&o, &m->adapters, err);
+
+	if (r >= 0)
+		m->families[m->family_count++] = adapter_family(m->adapters);
+	return r;
+}
+
 static int build_bus(struct machine *m, struct error *err)
 {
 	const struct vm_description *d = m->description;
@@ -761,7 +783,7 @@ static int build_bus(struct machine *m, struct error *err)
 		live_on_storage(disks_live(m->disks), &m->storage);
 	m->families[m->family_count++] = disk_family(disks_live(m->disks));
 	m->families[m->family_count++] = disk_hot_family(m->disks);
-	return 0;
+	return build_adapters(m, err);
 }
 
 static void serial_options(const struct vm_serial *s, struct console_options *ret)
@@ -862,6 +884,7 @@ void machine_free(struct machine *m)
 	loop_cancel(m->loop, &m->parked_task);
 	(void)disks_close(m->disks, NULL);
 	disks_free(m->disks);
+	adapters_free(m->adapters);
 	vmbus_free(m->bus);
 	memory_free(m->memory);
 	platform_free(m->platform);

@@ -270,6 +270,7 @@ int netvsp_connect(struct netvsp *n, struct net_port *port, struct error *err)
 		return error_errno(err, r, "cannot watch the network port");
 	}
 	n->port = port;
+	net_port_take(port, NET_TAKES_CHECKSUM | NET_TAKES_TCP4 | NET_TAKES_TCP6 | NET_TAKES_ECN);
 	netvsp_settle(n);
 	loop_timer_arm(&n->port_round, 1); /* what is in there came before the watch */
 	return 0;
@@ -280,6 +281,16 @@ void netvsp_set_link(struct netvsp *n, bool cable_out, uint64_t speed)
 	n->options.cable_out = cable_out;
 	n->options.speed = speed;
 	netvsp_settle(n);
+}
+
+bool netvsp_cable(const struct netvsp *n)
+{
+	return !n->options.cable_out;
+}
+
+void *netvsp_context(const struct netvsp *n)
+{
+	return n->options.context;
 }
 
 /* --- what VMBus asks --- */

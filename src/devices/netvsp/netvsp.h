@@ -66,6 +66,8 @@ void netvsp_free(struct netvsp *n);
 int netvsp_connect(struct netvsp *n, struct net_port *port, struct error *err) _must_check_;
 void netvsp_disconnect(struct netvsp *n); /* harmless without a port */
 void netvsp_set_link(struct netvsp *n, bool cable_out, uint64_t speed);
+bool netvsp_cable(const struct netvsp *n);    /* whether it is plugged in */
+void *netvsp_context(const struct netvsp *n); /* the options' */
 struct netvsp_state netvsp_state(const struct netvsp *n);
 struct netvsp_counters netvsp_counters(const struct netvsp *n);
 /* Frames that channel `index` has received and sent; false when it is not open. */
