@@ -226,6 +226,8 @@ static void on_settle(struct loop_task *t)
 {
 	struct netvsp *n = container_of(t, struct netvsp, settle);
 
+	if (n->paused)
+		return;
 	if (n->channels[0]) {
 		link_update(n);
 		if (n->table_due)
@@ -487,4 +489,8 @@ const struct vmbus_device_type netvsp_type = {
 	.close = netvsp_close,
 	.signal = netvsp_signal,
 	.reset = netvsp_reset,
+	.pause = netvsp_pause,
+	.save = netvsp_save,
+	.restore = netvsp_restore,
+	.resume = netvsp_resume,
 };

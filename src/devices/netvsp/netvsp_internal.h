@@ -159,3 +159,9 @@ struct netvsp_answer *rndis_answer(struct netvsp *n);
 struct rndis_status oid_query(struct netvsp *n, uint32_t oid, struct reader in, struct writer *out);
 struct rndis_status oid_set(struct netvsp *n, uint32_t oid, struct reader in);
 void oid_rss_off(struct netvsp *n);
+
+/* netvsp_state.c */
+void netvsp_pause(void *device, struct vmbus_channel *primary);
+int netvsp_save(void *device, struct save_writer *w, struct error *err);
+int netvsp_restore(void *device, struct save_reader *r, struct error *err);
+void netvsp_resume(void *device);

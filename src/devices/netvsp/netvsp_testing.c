@@ -33,7 +33,7 @@ void net_bed_connect_port(struct net_bed *b)
 	insist(!netvsp_connect(b->n, other, NULL));
 }
 
-struct net_bed *net_bed_new(unsigned vps, const struct netvsp_options *options)
+struct net_bed *net_bed_bare(unsigned vps, const struct netvsp_options *options)
 {
 	struct vmbus_offer_options offer = { .instance.b[0] = 7 };
 	struct net_bed *b = calloc(1, sizeof(*b));
@@ -47,6 +47,13 @@ struct net_bed *net_bed_new(unsigned vps, const struct netvsp_options *options)
 	insist(!netvsp_new(b->g->loop, &o, &b->n, NULL));
 	insist(!vmbus_device_offer(b->g->bus, &netvsp_type, b->n, &offer, &b->primary, NULL));
 	net_bed_connect_port(b);
+	return b;
+}
+
+struct net_bed *net_bed_new(unsigned vps, const struct netvsp_options *options)
+{
+	struct net_bed *b = net_bed_bare(vps, options);
+
 	insist(test_guest_connect(b->g, VERSION_WIN10_V5_3));
 	test_guest_request_offers(b->g);
 	b->scratch_gpa = test_guest_pages(b->g, 64);

@@ -39,7 +39,9 @@ struct net_bed {
 	uint32_t range_bytes[BED_RANGES], range_offset[BED_RANGES];
 };
 
-/* Offered, connected to the bus and to a port, primary open; nothing said yet. */
+/* Offered, and connected to a port; the guest knows nothing of it. */
+struct net_bed *net_bed_bare(unsigned vps, const struct netvsp_options *options);
+/* The same, connected to the bus, primary open; nothing said yet. */
 struct net_bed *net_bed_new(unsigned vps, const struct netvsp_options *options);
 void net_bed_free(struct net_bed *b);
 void net_bed_connect_port(struct net_bed *b);
