@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * See adapters.h. An adapter that is removed goes from the bus at once and is freed when the guest
- * has let go of its channel, or when the machine is reset.
+ * See adapters.h. An adapter that is removed has no port and no offer any more at once; it is freed
+ * when the guest has let go of its channel, or when the machine is reset.
  */
 #include "worker/adapters.h"
 
@@ -222,6 +222,14 @@ static int open_one(struct adapters *a, unsigned index, struct error *err)
 	return adapters_add(a, &s, err);
 }
 
+/* No guest knows of any yet. */
+static void take_back(struct adapters *a)
+{
+	for (unsigned i = 0; i < ADAPTERS_MAX; i++)
+		if (a->places[i].channel)
+			vmbus_device_rescind(a->places[i].channel, NULL);
+}
+
 int adapters_open(const struct adapters_options *o, struct adapters **ret, struct error *err)
 {
 	const struct vm_description *d = o->description;
@@ -247,6 +255,7 @@ int adapters_open(const struct adapters_options *o, struct adapters **ret, struc
 		int r = open_one(a, i, err);
 
 		if (r < 0) {
+			take_back(a);
 			adapters_free(a);
 			return error_prefix(err, "network[%u]", i);
 		}

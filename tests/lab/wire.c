@@ -26,7 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ENDS_MAX 16
+#define ENDS_MAX  16
+#define RING_SIZE (4 * NET_RING_SIZE) /* guests and this may share a processor */
 
 struct end {
 	struct loop_watch watch;
@@ -185,7 +186,7 @@ static void plug_adapter(char *words, bool add)
 	if (!path || !id || (add && !mac))
 		die("add:CONTROL,ID,MAC or connect:CONTROL,ID");
 	e = end_new(id);
-	if (net_port_new(NET_RING_SIZE, &port, &err) < 0)
+	if (net_port_new(RING_SIZE, &port, &err) < 0)
 		die("%s", err.message);
 	net_port_fds(port, fds);
 	if (add)

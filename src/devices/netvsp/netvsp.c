@@ -489,6 +489,7 @@ const struct vmbus_device_type netvsp_type = {
 	.close = netvsp_close,
 	.signal = netvsp_signal,
 	.reset = netvsp_reset,
+	.serves_rescinded = true, /* Linux' driver waits for all sends for ever */
 	.pause = netvsp_pause,
 	.save = netvsp_save,
 	.restore = netvsp_restore,

@@ -657,20 +657,48 @@ static void on_rescinded(void *device)
 	rescinded++;
 }
 
+/* What the driver has sent, and sends before it has heard, is completed until it closes. */
 static void test_removal(void **state)
 {
 	struct vmbus_relid_message released = { .header.type = le32_of(CHANNELMSG_RELID_RELEASED) };
-	struct net_bed *b = ready(1);
+	struct net_bed *b = ready(2);
+	uint8_t keepalive[12] = { RNDIS_MSG_KEEPALIVE, 0, 0, 0, 12 };
 
 	(void)state;
 	rescinded = 0;
+	assert_int_equal(ask_subs(b, 1), 1);
+	test_guest_take_offers(b->g);
+	assert_true(net_bed_open(b, 1));
+	assert_true(net_bed_take(b, 0));
 	vmbus_device_rescind(b->primary, on_rescinded);
+	assert_int_equal(netvsp_state(b->n).channels, 2);
+	assert_int_equal(net_bed_send(b, 0, 1, keepalive, 12), NVSP_STAT_SUCCESS);
+	assert_int_equal(net_bed_send(b, 1, 0, keepalive, 12), NVSP_STAT_FAIL);
+	test_channel_close(&b->ch[1]);
+	test_channel_close(&b->ch[0]);
+	b->open[0] = b->open[1] = false;
 	assert_int_equal(netvsp_state(b->n).channels, 0);
 	assert_int_equal(netvsp_state(b->n).sections, 0);
-	released.child_relid = le32_of(b->ch[0].relid);
-	test_guest_post(b->g, VMBUS_MESSAGE_CONNECTION_ID, &released, sizeof(released));
+	for (unsigned i = 2; i--;) {
+		assert_int_equal(rescinded, 0);
+		released.child_relid = le32_of(b->ch[i].relid);
+		test_guest_post(b->g, VMBUS_MESSAGE_CONNECTION_ID, &released, sizeof(released));
+	}
 	assert_int_equal(rescinded, 1);
 	net_bed_free(b);
+	/* A guest that lets go without closing. */
+	b = ready(1);
+	vmbus_device_rescind(b->primary, on_rescinded);
+	released.child_relid = le32_of(b->ch[0].relid);
+	test_guest_post(b->g, VMBUS_MESSAGE_CONNECTION_ID, &released, sizeof(released));
+	assert_int_equal(rescinded, 2);
+	assert_int_equal(netvsp_state(b->n).channels, 0);
+	net_bed_free(b);
+	/* One that is reset meanwhile. */
+	b = ready(1);
+	vmbus_device_rescind(b->primary, on_rescinded);
+	net_bed_free(b);
+	assert_int_equal(rescinded, 3);
 }
 
 static void test_reset(void **state)
