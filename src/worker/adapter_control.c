@@ -240,9 +240,12 @@ static int run_add(struct command *c, struct error *err)
 static int run_remove(struct command *c, struct error *err)
 {
 	struct adapter *p;
+	bool now;
 	int r = take_adapter(c, &p, err);
 
-	return r < 0 ? r : adapters_remove(p, err);
+	if (r >= 0)
+		r = take_bool_or(c->request, "now", false, &now, err);
+	return r < 0 ? r : adapters_remove(p, now, err);
 }
 
 static int run_connect(struct command *c, struct error *err)
@@ -292,7 +295,7 @@ static int run_set(struct command *c, struct error *err)
 static const struct command_type adapter_commands[] = {
 	{ "adapter-query", " adapter ", run_query },
 	{ "adapter-add", " id mac name memory socket speed cable mac_changes ", run_add },
-	{ "adapter-remove", " adapter ", run_remove },
+	{ "adapter-remove", " adapter now ", run_remove },
 	{ "adapter-connect", " adapter memory socket ", run_connect },
 	{ "adapter-disconnect", " adapter ", run_disconnect },
 	{ "adapter-set", " adapter cable speed ", run_set },

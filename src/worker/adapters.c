@@ -174,14 +174,30 @@ static void on_removed(void *device)
 	adapter_free(p);
 }
 
-int adapters_remove(struct adapter *p, struct error *err)
+static void rescind(void *context)
 {
-	if (p->removing)
+	struct adapter *p = context;
+
+	if (p->rescinded)
+		return;
+	p->rescinded = true;
+	vmbus_device_rescind(p->channel, on_removed);
+}
+
+int adapters_remove(struct adapter *p, bool now, struct error *err)
+{
+	if (p->rescinded || (p->removing && !now))
 		return error_set(err, -EBUSY,
 				 "the adapter is being removed: the guest still holds it");
+	if (now)
+		netvsp_disconnect(p->netvsp);
+	if (p->removing || now) {
+		p->removing = true;
+		rescind(p);
+		return 0;
+	}
 	p->removing = true;
-	netvsp_disconnect(p->netvsp);
-	vmbus_device_rescind(p->channel, on_removed);
+	netvsp_leave(p->netvsp, rescind);
 	return 0;
 }
 

@@ -16,7 +16,8 @@ struct adapter {
 	char *name;
 	struct netvsp *netvsp;
 	struct vmbus_channel *channel;
-	bool removing; /* until the guest lets go of it */
+	bool removing;  /* until the guest lets go of it */
+	bool rescinded; /* its offer is taken back */
 };
 
 struct adapters_options {
@@ -49,9 +50,12 @@ struct adapter *adapters_find(struct adapters *a, const struct guid *id); /* NUL
 /* -EEXIST, -ENOSPC, or what the settings are at fault for; all with words. */
 int adapters_add(struct adapters *a, const struct adapter_settings *settings,
 		 struct error *err) _must_check_;
-/* The guest loses it now; "adapter-removed" comes when it has let go. -EBUSY when it goes already.
+/*
+ * The guest loses it: first the link, then, when its driver is at rest or some seconds are over, or
+ * with `now` at once, the offer. "adapter-removed" comes when it has let go. -EBUSY when it goes
+ * already, and there is nothing left to be hurried.
  */
-int adapters_remove(struct adapter *adapter, struct error *err) _must_check_;
+int adapters_remove(struct adapter *adapter, bool now, struct error *err) _must_check_;
 int adapters_connect(struct adapter *adapter, const int fds[NET_PORT_FDS],
 		     struct error *err) _must_check_;
 

@@ -163,6 +163,10 @@ static void test_adding_and_removing(void **state)
 	assert_int_equal(add(&b, 3, NULL, 0), -EEXIST);
 	assert_int_equal(
 		ask(&b, "{\"command\":\"adapter-remove\",\"adapter\":\"" ID "3\"}", NULL, 0), 0);
+	assert_int_equal(
+		ask(&b, "{\"command\":\"adapter-remove\",\"adapter\":\"" ID "3\",\"now\":true}",
+		    NULL, 0),
+		-EBUSY);
 	/* The guest holds it: its place is not free, and it cannot be touched. */
 	assert_int_equal(add(&b, 9, NULL, 0), -ENOSPC);
 	assert_int_equal(

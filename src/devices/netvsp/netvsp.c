@@ -16,7 +16,9 @@
 #include <sys/epoll.h>
 
 #define SPEED_DEFAULT UINT64_C(10000000000)
-#define LINK_SPACING  UINT64_C(500000000) /* ns between two things that a guest is told */
+#define LEAVE_TICK    UINT64_C(250000000)  /* ns without a packet in which a driver is at rest */
+#define LEAVE_LIMIT   UINT64_C(6000000000) /* Linux looks at its link every 2 s at least */
+#define LINK_SPACING  UINT64_C(500000000)  /* ns between two things that a guest is told */
 
 size_t netvsp_message_size(const struct netvsp *n)
 {
@@ -278,6 +280,49 @@ int netvsp_connect(struct netvsp *n, struct net_port *port, struct error *err)
 	return 0;
 }
 
+/*
+ * Linux' driver no longer listens once its offer is taken back, and then waits for ever for what it
+ * has sent to be completed. With the link down it sends nothing more.
+ */
+static bool at_rest(struct netvsp *n)
+{
+	bool quiet = n->packets == n->packets_seen && !n->link_told && !n->answer_count;
+
+	n->packets_seen = n->packets;
+	for (unsigned i = 0; i < NETVSP_MAX_CHANNELS; i++)
+		quiet = quiet && (!n->channels[i] || vmbus_all_read(n->channels[i]->ch));
+	return quiet || !n->rndis_ready;
+}
+
+static void on_leave_timer(struct loop_timer *t)
+{
+	struct netvsp *n = container_of(t, struct netvsp, leave_timer);
+	uint64_t now = loop_now(n->loop);
+	void (*left)(void *) = n->left;
+
+	if (!at_rest(n) && now < n->leave_deadline) {
+		loop_timer_arm(t, now + LEAVE_TICK);
+		return;
+	}
+	n->left = NULL;
+	left(n->options.context);
+}
+
+void netvsp_leave(struct netvsp *n, void (*left)(void *context))
+{
+	uint64_t now = loop_now(n->loop);
+
+	netvsp_disconnect(n);
+	if (!n->rndis_ready) {
+		left(n->options.context);
+		return;
+	}
+	n->left = left;
+	n->packets_seen = n->packets - 1;
+	n->leave_deadline = now + LEAVE_LIMIT;
+	loop_timer_arm(&n->leave_timer, now + LEAVE_TICK);
+}
+
 void netvsp_set_link(struct netvsp *n, bool cable_out, uint64_t speed)
 {
 	n->options.cable_out = cable_out;
@@ -456,6 +501,7 @@ int netvsp_new(struct loop *loop, const struct netvsp_options *options, struct n
 	loop_timer_init(loop, &n->port_round, on_port_round);
 	loop_timer_init(loop, &n->tx_patience, on_patience);
 	loop_timer_init(loop, &n->link_timer, on_link_timer);
+	loop_timer_init(loop, &n->leave_timer, on_leave_timer);
 	r = options_check(&n->options, err);
 	if (r >= 0 && options->name && !(n->name = strdup(options->name)))
 		r = error_set(err, -ENOMEM, "out of memory");
@@ -477,6 +523,7 @@ void netvsp_free(struct netvsp *n)
 	loop_cancel(n->loop, &n->settle);
 	loop_timer_disarm(&n->tx_patience);
 	loop_timer_disarm(&n->link_timer);
+	loop_timer_disarm(&n->leave_timer);
 	free(n->name);
 	free(n);
 }

@@ -65,6 +65,12 @@ void netvsp_free(struct netvsp *n);
  */
 int netvsp_connect(struct netvsp *n, struct net_port *port, struct error *err) _must_check_;
 void netvsp_disconnect(struct netvsp *n); /* harmless without a port */
+/*
+ * Before the offer is taken back: the link goes down, and `left` (with the options' context) is
+ * called when the guest's driver has noticed, has nothing under way and has read everything; or
+ * after some seconds. It may be called in here.
+ */
+void netvsp_leave(struct netvsp *n, void (*left)(void *context));
 void netvsp_set_link(struct netvsp *n, bool cable_out, uint64_t speed);
 bool netvsp_cable(const struct netvsp *n);    /* whether it is plugged in */
 void *netvsp_context(const struct netvsp *n); /* the options' */

@@ -114,6 +114,11 @@ struct netvsp {
 	uint64_t speed_told, link_time;
 	struct loop_timer link_timer;
 
+	/* On the way out. */
+	void (*left)(void *context);
+	uint64_t packets, packets_seen, leave_deadline;
+	struct loop_timer leave_timer;
+
 	struct netvsp_counters counters;
 };
 

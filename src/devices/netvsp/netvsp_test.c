@@ -657,6 +657,50 @@ static void on_rescinded(void *device)
 	rescinded++;
 }
 
+static void on_left(void *context)
+{
+	(void)context;
+	rescinded++;
+}
+
+static void loop_for(struct net_bed *b, int ticks)
+{
+	for (; ticks; ticks--)
+		assert_true(loop_once(b->g->loop, 50) >= 0);
+}
+
+/* The driver hears of its link, ends what it does, and only then loses the adapter. */
+static void test_leaving(void **state)
+{
+	struct net_bed *b = net_bed_new(1, &(struct netvsp_options){ 0 });
+	uint8_t keepalive[12] = { RNDIS_MSG_KEEPALIVE, 0, 0, 0, 12 };
+
+	(void)state;
+	rescinded = 0;
+	netvsp_leave(b->n, on_left); /* no driver: at once */
+	assert_int_equal(rescinded, 1);
+	net_bed_connect_port(b);
+	net_bed_ready(b, NVSP_PROTOCOL_VERSION_61, 1514);
+	netvsp_leave(b->n, on_left);
+	assert_int_equal(indicated(b), RNDIS_STATUS_MEDIA_DISCONNECT);
+	for (unsigned i = 0; i < 10; i++) {
+		assert_int_equal(net_bed_send(b, 0, 1, keepalive, 12), NVSP_STAT_SUCCESS);
+		loop_for(b, 2);
+		assert_true(net_bed_take(b, 0));
+		net_bed_complete(b, 0, b->transaction);
+		assert_int_equal(rescinded, 1); /* it is at work */
+	}
+	/* Neither while it has not read what it was sent. */
+	net_bed_post(b, 0, 1, keepalive, 12);
+	loop_for(b, 12);
+	assert_int_equal(rescinded, 1);
+	while (net_bed_take(b, 0))
+		;
+	loop_for(b, 16);
+	assert_int_equal(rescinded, 2);
+	net_bed_free(b);
+}
+
 /* What the driver has sent, and sends before it has heard, is completed until it closes. */
 static void test_removal(void **state)
 {
@@ -749,6 +793,7 @@ int main(void)
 		cmocka_unit_test(test_open_again_with_sub_channels),
 		cmocka_unit_test(test_link),
 		cmocka_unit_test(test_port_dies),
+		cmocka_unit_test(test_leaving),
 		cmocka_unit_test(test_removal),
 		cmocka_unit_test(test_reset),
 	};

@@ -264,6 +264,7 @@ void nvsp_handle(struct netvsp_channel *c, const struct vmbus_packet *packet)
 	uint64_t transaction_id = packet->transaction_id;
 	bool wants = packet->wants_completion;
 
+	c->n->packets++;
 	memcpy(&m, packet->payload, MIN(packet->size, sizeof(m)));
 	if (packet->type == VMBUS_PACKET_COMPLETION) {
 		rx_completed(c, transaction_id);
