@@ -24,7 +24,8 @@
 	"[{\"location\":0,\"path\":\"a.vhdx\"}]}]},\"allowed\":[\"start\"]}"
 #define FIELDS                                                                                     \
 	"fields=name%2Cstate%2Csettings.processors.count%2Csettings.memory.startup%2C"             \
-	"status.cpu_percent%2Cstatus.uptime_s%2Csettings.group%2Cstate_words%2Cid"
+	"status.cpu_percent%2Cstatus.uptime_s%2Cstatus.guest.heartbeat%2C"                         \
+	"status.guest.addresses%2Csettings.group%2Cstate_words%2Cid"
 #define JOB(state, percent)                                                                        \
 	"{\"id\":\"j1\",\"type\":\"start-vm\",\"state\":\"" state "\",\"percent\":" percent "}"
 
@@ -324,6 +325,70 @@ static void test_no_wait_prints_the_job(void **state)
 	partita(start, CLI_OK, "j1\n", "", "vm", "start", "web", "--no-wait");
 }
 
+#define WEB "/api/v1/vms/3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+
+static void test_stop_asks_the_guest_unless_told_otherwise(void **state)
+{
+	static const struct exchange asked[] = {
+		{ "GET /api/v1/vms/web", NULL, 200, NULL, VM("web", "running"), NULL, 0 },
+		{ "POST " WEB "/shut-down?timeout=90&force=true&turn_off=true&reason=so", NULL, 202,
+		  NULL, JOB("running", "0"), NULL, 0 },
+	};
+	static const struct exchange off[] = {
+		{ "GET /api/v1/vms/web", NULL, 200, NULL, VM("web", "running"), NULL, 0 },
+		{ "POST " WEB "/stop", NULL, 202, NULL, JOB("running", "0"), NULL, 0 },
+	};
+	static const struct exchange restart[] = {
+		{ "GET /api/v1/vms/web", NULL, 200, NULL, VM("web", "running"), NULL, 0 },
+		{ "POST " WEB "/restart", NULL, 202, NULL, JOB("running", "0"), NULL, 0 },
+	};
+
+	(void)state;
+	partita(asked, CLI_OK, "j1\n", "", "vm", "stop", "web", "--no-wait", "--within", "90s",
+		"--force", "--turn-off", "--reason", "so");
+	partita(off, CLI_OK, "j1\n", "", "vm", "stop", "web", "--no-wait", "--turn-off");
+	partita(restart, CLI_OK, "j1\n", "", "vm", "restart", "web", "--no-wait");
+}
+
+static void test_facts_and_items_of_a_guest(void **state)
+{
+	static const struct exchange info[] = {
+		{ "GET /api/v1/vms/web/guest", NULL, 200, NULL,
+		  "{\"known\":true,\"heartbeat\":{\"state\":\"ok\"},\"items\":{\"OSName\":"
+		  "\"De\\u001bbian\"},\"services\":{\"vss\":{\"state\":\"ready\","
+		  "\"version\":\"5.0\"}}}",
+		  NULL, 0 },
+	};
+	static const struct exchange get[] = {
+		{ "GET /api/v1/vms/web/guest/items?from=0&pool=guest", NULL, 200, NULL,
+		  "{\"items\":[{\"key\":\"a\",\"value\":\"1\"}],\"next\":1}", NULL, 0 },
+		{ "GET /api/v1/vms/web/guest/items?from=1&pool=guest", NULL, 200, NULL,
+		  "{\"items\":[{\"key\":\"b\",\"value\":\"2\"}]}", NULL, 0 },
+	};
+	static const struct exchange set[] = {
+		{ "PUT /api/v1/vms/web/guest/items", "{\"key\":\"a\",\"value\":\"b\"}", 204, NULL,
+		  NULL, NULL, 0 },
+	};
+	static const struct exchange delete[] = {
+		{ "PUT /api/v1/vms/web/guest/items", "{\"key\":\"a\",\"value\":null}", 204, NULL,
+		  NULL, NULL, 0 },
+	};
+	static const struct exchange copy[] = {
+		{ "POST /api/v1/vms/web/guest/copy",
+		  "{\"source\":\"/nowhere/f\",\"path\":\"/srv/f\",\"overwrite\":true,"
+		  "\"create_path\":false}",
+		  202, NULL, JOB("running", "0"), NULL, 0 },
+	};
+
+	(void)state;
+	partita(info, CLI_OK, "De\\x1bbian", "", "vm", "guest", "info", "web");
+	partita(get, CLI_OK, "2\n", "", "vm", "guest", "get", "web", "b", "--pool", "guest");
+	partita(set, CLI_OK, "", "", "vm", "guest", "set", "web", "a", "b");
+	partita(delete, CLI_OK, "", "", "vm", "guest", "delete", "web", "a");
+	partita(copy, CLI_OK, "j1\n", "", "vm", "guest", "copy", "web", "/nowhere/f", "/srv/",
+		"--overwrite", "--no-wait");
+}
+
 static void test_wildcards_are_all_that_match(void **state)
 {
 	static const struct exchange remove[] = {
@@ -523,6 +588,8 @@ int main(void)
 		cmocka_unit_test(test_an_action_follows_its_job),
 		cmocka_unit_test(test_a_failed_job_is_a_failure_with_its_status),
 		cmocka_unit_test(test_no_wait_prints_the_job),
+		cmocka_unit_test(test_stop_asks_the_guest_unless_told_otherwise),
+		cmocka_unit_test(test_facts_and_items_of_a_guest),
 		cmocka_unit_test(test_wildcards_are_all_that_match),
 		cmocka_unit_test(test_create_sends_settings_and_prints_the_id),
 		cmocka_unit_test(test_events_are_lines_as_they_come),

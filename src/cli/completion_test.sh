@@ -32,7 +32,7 @@ completes() {
 
 completes 'disk' di
 completes 'vm' vm
-completes 'resume reset remove rename register' vm re
+completes 'restart resume reset remove rename register' vm re
 completes '--memory-minimum --memory-maximum --memory-maximum-per-numa-node' vm create --memory-m
 completes 'turn-off' vm create --automatic-stop t
 completes 'running resuming resetting' vm list --state r

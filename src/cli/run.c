@@ -49,6 +49,7 @@ static const char usage[] =
 	"  --id GUID            identity; disks with a set need one\n"
 	"  --vmbus-version V    newest VMBus version to agree to, 2.4 to 6.0\n"
 	"  --storvsp-version V  newest storage protocol to agree to, 5.1 to 6.2\n"
+	"  --sockets PATH       listen there for programs that talk to the guest's over vsock\n"
 	"  --sub-channels N     storage sub-channels offered, 0 to 63\n"
 	"  --test-devices       devices that test kernels expect (exit port, fw_cfg, SynIC test)\n"
 	"  --show-description   print the VM description as JSON and stop\n"
@@ -238,6 +239,7 @@ enum {
 	OPT_ENGINE,
 	OPT_SERIAL,
 	OPT_CONTROL,
+	OPT_SOCKETS,
 	OPT_NO_REBOOT,
 	OPT_NAME,
 	OPT_ID,
@@ -263,6 +265,7 @@ const struct option run_options[] = {
 	{ "engine", required_argument, NULL, OPT_ENGINE },
 	{ "serial", required_argument, NULL, OPT_SERIAL },
 	{ "control", required_argument, NULL, OPT_CONTROL },
+	{ "sockets", required_argument, NULL, OPT_SOCKETS },
 	{ "no-reboot", no_argument, NULL, OPT_NO_REBOOT },
 	{ "name", required_argument, NULL, OPT_NAME },
 	{ "id", required_argument, NULL, OPT_ID },
@@ -290,6 +293,7 @@ static const struct {
 	{ OPT_NAME, NULL, "name", false },
 	{ OPT_ID, NULL, "id", false },
 	{ OPT_VMBUS, "vmbus", "max_version", false },
+	{ OPT_SOCKETS, "sockets", "path", false },
 	{ OPT_STORVSP, "storvsp", "max_version", false },
 };
 

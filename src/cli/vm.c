@@ -103,6 +103,8 @@ static const struct column list_columns[] = {
 	{ "MEMORY", "settings.memory.startup", COLUMN_MIB, false },
 	{ "CPU", "status.cpu_percent", COLUMN_PERCENT, false },
 	{ "UPTIME", "status.uptime_s", COLUMN_DURATION, false },
+	{ "HEARTBEAT", "status.guest.heartbeat", COLUMN_TEXT, false },
+	{ "ADDRESSES", "status.guest.addresses", COLUMN_LIST, true },
 	{ "GROUP", "settings.group", COLUMN_TEXT, true },
 	{ "WORDS", "state_words", COLUMN_TEXT, true },
 	{ "ID", "id", COLUMN_TEXT, true },
@@ -111,7 +113,7 @@ static const struct column list_columns[] = {
 /* A table needs little of what a machine is. */
 static char *fields_of_table(char *path)
 {
-	char fields[256] = "";
+	char fields[320] = "";
 
 	for (size_t i = 0; i < ARRAY_SIZE(list_columns); i++) {
 		size_t at = strlen(fields);
@@ -159,6 +161,12 @@ static const struct column show_columns[] = {
 	{ "Memory used", "status.memory_mib", COLUMN_MIB, false },
 	{ "Processor use", "status.cpu_percent", COLUMN_PERCENT, false },
 	{ "Process", "status.pid", COLUMN_NUMBER, false },
+	{ "Heartbeat", "status.guest.heartbeat", COLUMN_TEXT, false },
+	{ "Applications", "status.guest.application", COLUMN_TEXT, false },
+	{ "Guest", "status.guest.name", COLUMN_TEXT, false },
+	{ "System", "status.guest.os", COLUMN_TEXT, false },
+	{ "System version", "status.guest.os_version", COLUMN_TEXT, false },
+	{ "Addresses", "status.guest.addresses", COLUMN_LIST, false },
 	{ "Allowed", "allowed", COLUMN_LIST, false },
 };
 
@@ -276,13 +284,13 @@ static int run_show(struct command *c)
 
 int vm_do(struct command *c, const char *id, const char *name, const char *action)
 {
-	char rest[64];
-	_cleanup_free_ char *path = NULL;
+	_cleanup_free_ char *path = NULL, *rest = NULL;
 	struct client_answer a;
 	json_t *job = NULL;
 	int r;
 
-	snprintf(rest, sizeof(rest), "/%s", action);
+	if (asprintf(&rest, "/%s", action) < 0)
+		return error_set(&c->err, -ENOMEM, "out of memory");
 	path = client_path("/vms/", id, rest);
 	r = client_ask(c->client, &(struct client_request){ .method = "POST", .path = path }, &a,
 		       &c->err);
@@ -300,6 +308,38 @@ int vm_do(struct command *c, const char *id, const char *name, const char *actio
 static int act_on(struct command *c, const char *id, const char *name)
 {
 	return vm_do(c, id, name, c->verb->name);
+}
+
+/* How long the guest has is said to it too; then the job ends one way or the other. */
+static int ask_guest(struct command *c, const char *id, const char *name)
+{
+	bool restart = !strcmp(c->verb->name, "restart");
+	const char *within = command_option(c, "within"), *reason = command_option(c, "reason");
+	_cleanup_free_ char *action = NULL;
+	char number[24];
+	uint64_t seconds;
+
+	if (command_flag(c, "turn-off") && !within)
+		return vm_do(c, id, name, restart ? "reset" : "stop");
+	action = strdup(restart ? "restart" : "shut-down");
+	if (within) {
+		if (parse_duration(within, &seconds, &c->err) < 0)
+			return error_prefix(&c->err, "--within");
+		snprintf(number, sizeof(number), "%llu", (unsigned long long)seconds);
+		action = client_query(action, "timeout", number);
+	}
+	if (command_flag(c, "force"))
+		action = client_query(action, "force", "true");
+	if (command_flag(c, "turn-off"))
+		action = client_query(action, "turn_off", "true");
+	if (reason)
+		action = client_query(action, "reason", reason);
+	return vm_do(c, id, name, action);
+}
+
+static int run_ask_guest(struct command *c)
+{
+	return vm_each_named(c, ask_guest);
 }
 
 static int run_action(struct command *c)
@@ -491,6 +531,25 @@ static const struct command_option show_options[] = {
 
 static const struct command_option action_options[] = { JOB_OPTIONS, { 0 } };
 
+static const struct command_option stop_options[] = {
+	{ "force", WORD_NONE, NULL, "the guest ends its programs without asking them" },
+	{ "turn-off", WORD_NONE, NULL,
+	  "do not ask the guest; with --within: only when it has not done it by then" },
+	{ "within", WORD_TEXT, "TIME", "the guest has so long (5m)" },
+	{ "reason", WORD_TEXT, "TEXT", "words that the guest shows" },
+	JOB_OPTIONS,
+	{ 0 },
+};
+
+static const struct command_option guest_options[] = {
+	{ "pool", WORD_CHOICE, "external|guest|auto|auto-external|auto-internal",
+	  "which items (external, the host's)" },
+	{ "overwrite", WORD_NONE, NULL, "copy: over a file that is there" },
+	{ "create-path", WORD_NONE, NULL, "copy: make the folders that are missing" },
+	JOB_OPTIONS,
+	{ 0 },
+};
+
 static const struct command_option remove_options[] = {
 	{ "files", WORD_NONE, NULL, "with its folder and the disks in it" },
 	{ "yes", WORD_NONE, NULL, "do not ask" },
@@ -600,8 +659,15 @@ static const struct command_verb verbs[] = {
 	  .options = disc_options, .run = vm_run_eject },
 	ACTION("start", "Start machines; a saved one is restored, a paused one goes on",
 	       "partita vm start web\npartita vm start 'lab-*' --no-wait\n"),
-	ACTION("stop", "Power machines off, at once", "partita vm stop web\n"),
-	ACTION("shut-down", "Ask guests to shut down", "partita vm shut-down web --timeout 5m\n"),
+	{ .name = "stop", MANY, .summary = "Ask guests to shut down, or turn machines off",
+	  .notes = "The guest is asked, and has five minutes. When it refuses, cannot be asked or has "
+		   "not done it, the machine runs on and the command fails.",
+	  .examples = "partita vm stop web\npartita vm stop web --within 1m --turn-off\n"
+		      "partita vm stop web --turn-off\n",
+	  .options = stop_options, .run = run_ask_guest },
+	{ .name = "restart", MANY, .summary = "Ask guests to restart, or reset machines",
+	  .examples = "partita vm restart web\npartita vm restart web --turn-off\n",
+	  .options = stop_options, .run = run_ask_guest },
 	ACTION("pause", "Halt machines, in memory", "partita vm pause web\n"),
 	ACTION("resume", "Let paused machines go on", "partita vm resume web\n"),
 	ACTION("save", "Save machines to disk and stop them", "partita vm save web\n"),
@@ -625,6 +691,21 @@ static const struct command_verb verbs[] = {
 		   "for the guest, h help. Several may be at one console.",
 	  .examples = "partita vm console web\npartita vm console web --read-only\n",
 	  .options = console_options, .run = vm_run_console },
+	{ .name = "guest", .words = "info|get|set|delete|copy NAME [WORD...]", .words_min = 2,
+	  .words_max = 5, .word = WORD_VM, .summary = "Facts, items and files of a guest",
+	  .notes = "info NAME tells what the guest says of itself; get NAME [KEY] its items, or one; "
+		   "set NAME KEY VALUE and delete NAME KEY change one; copy NAME FILE PATH makes a "
+		   "file of the host one of the guest. A PATH that ends with / or \\ is a folder.",
+	  .examples = "partita vm guest info web\npartita vm guest set web role frontend\n"
+		      "partita vm guest copy web site.tar /srv/ --create-path\n",
+	  .options = guest_options, .run = vm_run_guest },
+	{ .name = "socket", .words = "NAME SERVICE", .words_min = 2, .words_max = 2, .word = WORD_VM,
+	  .summary = "Be connected to a program of a guest",
+	  .notes = "SERVICE is the vsock port where it listens, or a GUID. What is read from the input "
+		   "goes there, what comes is written to the output.",
+	  .examples = "partita vm socket web 22\n"
+		      "ssh -o ProxyCommand='partita vm socket web 22' ada@web\n",
+	  .run = vm_run_socket },
 	{ .name = "wait", MANY, .summary = "Wait until machines are in a state",
 	  .examples = "partita vm wait web --state off --timeout 10m\n",
 	  .options = wait_options, .run = run_wait },

@@ -20,6 +20,8 @@ void settings_print(const struct schema_object *schema, const json_t *settings, 
 int vm_run_create(struct command *c);
 int vm_run_set(struct command *c);
 int vm_run_console(struct command *c);
+int vm_run_guest(struct command *c);
+int vm_run_socket(struct command *c);
 int vm_run_insert(struct command *c);
 int vm_run_eject(struct command *c);
 

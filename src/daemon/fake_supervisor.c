@@ -17,7 +17,7 @@ struct worker {
 	const struct worker_events *events;
 	void *context;
 	struct worker_request *request, *memory_request;
-	char asked[32];
+	char asked[32], guest_asked[32];
 	int64_t memory_target; /* asked for; 0: a query */
 	unsigned kills, cancels;
 	struct worker_limits limits;
@@ -32,6 +32,7 @@ struct supervisor {
 	struct loop *loop;
 };
 
+static struct loop *the_loop;
 static struct worker workers[WORKERS_MAX];
 static int refuse_code, limits_code;
 static const char *refuse_words;
@@ -136,8 +137,10 @@ void fake_end(const char *id, enum worker_end end, const char *words)
 {
 	struct worker copy = *find(id);
 
+	const struct error gone = { .code = -EPIPE, .message = "the worker is gone" };
+
 	if (copy.request)
-		fake_answer(id, -EPIPE, "the worker is gone");
+		fake_answer(id, -EPIPE, gone.message);
 	drop(find(id));
 	copy.events->ended(copy.context, NULL, end, words);
 }
@@ -197,7 +200,7 @@ int supervisor_new(struct loop *loop, const struct supervisor_options *o, struct
 	(void)o;
 	(void)err;
 	*ret = calloc(1, sizeof(**ret));
-	(*ret)->loop = loop;
+	(*ret)->loop = the_loop = loop;
 	return 0;
 }
 
@@ -275,6 +278,26 @@ int supervisor_found(struct supervisor *s, void (*each)(void *context, const cha
 	return 0;
 }
 
+/* There is no guest: what it is asked is refused, soon. A shutdown is the test's to answer. */
+static void on_guest_answer(struct loop_timer *t)
+{
+	struct worker_request *r = container_of(t, struct worker_request, timer);
+	const struct error err = { .code = -EINVAL, .message = "there is no guest" };
+
+	r->done(r, -EINVAL, NULL, &err);
+}
+
+static bool is_for_guest(const char *command)
+{
+	return (!strncmp(command, "guest-", 6) && strcmp(command, "guest-shutdown")) ||
+	       !strcmp(command, "service-set");
+}
+
+const char *fake_guest_asked(const char *id)
+{
+	return find(id)->guest_asked;
+}
+
 void worker_ask(struct worker *w, struct worker_request *r, json_t *request, const int *fds,
 		unsigned fd_count, unsigned timeout_ms)
 {
@@ -283,6 +306,12 @@ void worker_ask(struct worker *w, struct worker_request *r, json_t *request, con
 	(void)timeout_ms;
 	for (unsigned i = 0; i < fd_count; i++)
 		close(fds[i]);
+	if (is_for_guest(command)) {
+		snprintf(w->guest_asked, sizeof(w->guest_asked), "%s", command);
+		loop_timer_init(the_loop, &r->timer, on_guest_answer);
+		loop_timer_arm(&r->timer, 1);
+		return;
+	}
 	if (!strncmp(command, "memory-", 7)) {
 		assert(!w->memory_request);
 		w->memory_request = r;
@@ -295,6 +324,10 @@ void worker_ask(struct worker *w, struct worker_request *r, json_t *request, con
 	}
 	if (strstr(command, "-query"))
 		return; /* these workers never say what they have */
+	if (!strcmp(command, "save-cancel")) {
+		w->cancels++;
+		return;
+	}
 	assert(!w->request);
 	w->request = r;
 	snprintf(w->asked, sizeof(w->asked), "%s", command);
@@ -308,6 +341,8 @@ void worker_ask_cancel(struct worker_request *r)
 	for (size_t i = 0; i < WORKERS_MAX; i++)
 		if (workers[i].memory_request == r)
 			workers[i].memory_request = NULL;
+	if (r->timer.deadline)
+		loop_timer_disarm(&r->timer);
 }
 
 void worker_kill(struct worker *w)
@@ -328,6 +363,12 @@ static const char *console;
 void fake_console(const char *path)
 {
 	console = path;
+}
+
+const char *worker_sockets_path(const struct worker *w)
+{
+	(void)w;
+	return console;
 }
 
 const char *worker_console_path(const struct worker *w)

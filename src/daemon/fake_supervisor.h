@@ -13,7 +13,8 @@ void fake_limits_refused(int code);
 
 unsigned fake_count(void); /* workers that run */
 bool fake_runs(const char *id);
-const char *fake_asked(const char *id); /* the request that waits for an answer; "" none */
+const char *fake_asked(const char *id);       /* the request that waits for an answer; "" none */
+const char *fake_guest_asked(const char *id); /* the last; it is refused by itself */
 /* Answers it: 0, or negative with the words. */
 void fake_answer(const char *id, int result, const char *words);
 void fake_state(const char *id, const char *state);

@@ -50,7 +50,9 @@ int worker_new(struct supervisor *s, const char *id, struct worker **ret, struct
 		w->control = NULL;
 	if (asprintf(&w->console, "%s/%s/console", s->run, id) < 0)
 		w->console = NULL;
-	if (!w->control || !w->console) {
+	if (asprintf(&w->sockets, "%s/%s/sockets", s->run, id) < 0)
+		w->sockets = NULL;
+	if (!w->control || !w->console || !w->sockets) {
 		worker_free(w);
 		return error_set(err, -ENOMEM, "out of memory");
 	}
@@ -82,6 +84,7 @@ void worker_free(struct worker *w)
 	list_remove(&w->node);
 	free(w->control);
 	free(w->console);
+	free(w->sockets);
 	free(w);
 }
 
@@ -229,6 +232,11 @@ void worker_kill(struct worker *w)
 int worker_limits_set(struct worker *w, const struct worker_limits *limits, struct error *err)
 {
 	return worker_cgroup_limit(w->supervisor, w->id, limits, err);
+}
+
+const char *worker_sockets_path(const struct worker *w)
+{
+	return w->sockets;
 }
 
 const char *worker_console_path(const struct worker *w)

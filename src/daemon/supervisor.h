@@ -3,8 +3,8 @@
  * Worker processes. Each has a keeper (partita-keeper), a small process between us and it that
  * starts it, waits for it and writes down how it ended, so that nothing is lost while no service
  * runs. A running worker has a folder RUN/ID: `worker.json` (who it is: pids and their start
- * times), `control` and `console` (its sockets), `end.json` (how it ended, written by the keeper).
- * A later service adopts what it finds there.
+ * times), `control`, `console` and `sockets` (its sockets), `end.json` (how it ended, written by
+ * the keeper). A later service adopts what it finds there.
  */
 #pragma once
 
@@ -135,7 +135,8 @@ int worker_limits_set(struct worker *w, const struct worker_limits *limits,
 		      struct error *err) _must_check_;
 
 const char *worker_console_path(const struct worker *w);
-pid_t worker_pid(const struct worker *w); /* 0 = not known yet */
+const char *worker_sockets_path(const struct worker *w); /* devices/hvsock/hvsock.h */
+pid_t worker_pid(const struct worker *w);                /* 0 = not known yet */
 struct worker_usage {
 	uint64_t cpu_us; /* processor time since it started */
 	uint64_t memory; /* bytes, resident */

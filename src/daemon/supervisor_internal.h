@@ -167,7 +167,7 @@ struct worker {
 	struct supervisor *supervisor;
 	struct list node;
 	char id[WORKER_ID_MAX];
-	char *control, *console; /* paths */
+	char *control, *console, *sockets; /* paths */
 	const struct worker_events *events;
 	void *context;
 	int folder; /* RUN/ID */

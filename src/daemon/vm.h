@@ -88,11 +88,25 @@ int vm_remove(struct daemon *d, const struct caller *c, struct vm *vm, bool file
 /*
  * Begins an action; it goes on as the job *ret. Refused at once, with words, when the state does
  * not allow it, or (start) when the machine does not fit into the host or asks for what cannot be
- * had here. VM_SHUT_DOWN needs a guest that listens (-EOPNOTSUPP until there are integration
- * services).
+ * had here. VM_SHUT_DOWN and VM_RESTART ask the guest, with what is usual of vm_shut_down.
  */
 int vm_act(struct daemon *d, const struct caller *c, struct vm *vm, enum vm_action action,
 	   struct job **ret, struct error *err) _must_check_;
+
+#define VM_SHUT_DOWN_TIME     300u /* seconds that a guest has when none are said */
+#define VM_SHUT_DOWN_TIME_MAX 86400u
+
+/* How a guest is asked. The job fails when it refuses, does not answer, or has not done it in time;
+ * then it runs on, unless `turn_off`. */
+struct vm_shut_down {
+	bool restart;       /* instead */
+	bool force;         /* its programs are not asked */
+	bool turn_off;      /* power it off (or reset it) when it has not done it itself */
+	unsigned timeout_s; /* 0: VM_SHUT_DOWN_TIME */
+	const char *reason; /* shown by the guest; NULL: none */
+};
+int vm_shut_down(struct daemon *d, const struct caller *c, struct vm *vm,
+		 const struct vm_shut_down *how, struct job **ret, struct error *err) _must_check_;
 
 /* Settings, state, and figures as the doors show them; new reference. */
 json_t *vm_json(struct vm *vm);

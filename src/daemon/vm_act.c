@@ -9,6 +9,7 @@
 
 #include "daemon/vm_check.h"
 #include "daemon/vm_describe.h"
+#include "daemon/vm_guest.h"
 #include "daemon/vm_saved.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
@@ -19,6 +20,7 @@
 
 #define NS_PER_S          UINT64_C(1000000000)
 #define ASK_TIMEOUT_MS    20000
+#define GUEST_TIMEOUT_MS  45000              /* the worker waits 30 s for the guest's answer */
 #define SAVE_TIMEOUT_MS   (24 * 3600 * 1000) /* of a terabyte on a slow disk; it can be cancelled */
 #define STOP_TIMEOUT_S    60                 /* images are closed meanwhile; then it is killed */
 #define RESTART_MAX_S     300                /* between two restarts after failures */
@@ -32,9 +34,8 @@ static const struct act {
 } acts[VM_ACTION_COUNT] = {
 	[VM_START] = { OP_START_VM, "start-vm", "resume", NULL },
 	[VM_STOP] = { OP_STOP_VM, "stop-vm", "power-off", NULL },
-	[VM_SHUT_DOWN] = { OP_STOP_VM, "shut-down-vm", NULL,
-			   "the guest cannot be asked to shut down: this version has no "
-			   "integration services; shut it down inside, or stop it" },
+	[VM_SHUT_DOWN] = { OP_STOP_VM, "shut-down-vm", NULL, NULL },
+	[VM_RESTART] = { OP_STOP_VM, "restart-vm", NULL, NULL },
 	[VM_PAUSE] = { OP_PAUSE_VM, "pause-vm", "pause", NULL },
 	[VM_RESUME] = { OP_PAUSE_VM, "resume-vm", "resume", NULL },
 	[VM_SAVE] = { OP_STOP_VM, "save-vm", "save", NULL },
@@ -93,6 +94,7 @@ static void job_finish(struct vm *vm, int result, const struct error *err)
 	struct job *job = steal_ptr(vm->job);
 
 	entry_of(vm)->job_stops = false;
+	entry_of(vm)->shut.active = false;
 	if (job)
 		job_end(vm->daemon->jobs, job, result, err);
 }
@@ -117,6 +119,8 @@ static void tell(struct vm *vm, enum severity severity, const char *kind, const 
 }
 
 /* --- asking the worker --- */
+
+static bool guest_declined(struct vm *vm, int code, const char *words);
 
 static void action_failed(struct vm *vm, int result, const char *words)
 {
@@ -148,6 +152,8 @@ static void ask_done(struct worker_request *r, int result, json_t *answer, const
 	e->saved_told = result >= 0 && vm->state == VM_SAVING;
 	if (result >= 0 || result == -EPIPE)
 		return; /* its state follows, or its end */
+	if (e->shut.active && guest_declined(vm, result, err ? err->message : "it was refused"))
+		return;
 	if (vm->state == VM_STOPPING) {
 		/* In a reset it does not listen: again in the next state, and the timer goes on. */
 		e->stop_again = true;
@@ -188,6 +194,72 @@ static void ask_power_off(struct vm *vm)
 	ask(vm, "power-off");
 	if (entry_of(vm)->timer_use != VM_TIMER_STOP)
 		vm_timer_set(vm, VM_TIMER_STOP, STOP_TIMEOUT_S);
+}
+
+/* --- asking the guest --- */
+
+static void ask_guest(struct vm *vm, const struct vm_shut_down *how)
+{
+	struct vm_entry *e = entry_of(vm);
+	unsigned timeout = how->timeout_s ? how->timeout_s : VM_SHUT_DOWN_TIME;
+
+	e->shut.active = true;
+	e->shut.left = false;
+	e->shut.restart = how->restart;
+	e->shut.turn_off = how->turn_off;
+	e->shut.timeout_s = timeout;
+	e->shut.passed_s = 0;
+	ask_with(vm,
+		 json_pack("{s:s,s:s,s:b,s:i,s:s*}", "command", "guest-shutdown", "action",
+			   how->restart ? "restart" : "power-off", "force", how->force, "seconds",
+			   (int)timeout, "reason", how->reason),
+		 -1, GUEST_TIMEOUT_MS);
+	vm_timer_set(vm, VM_TIMER_GUEST, 1);
+}
+
+/*
+ * The guest cannot be asked, does not want to, or has not done it. Without leave to turn it off it
+ * is as before. Whether that was all.
+ */
+static bool guest_declined(struct vm *vm, int code, const char *words)
+{
+	struct vm_entry *e = entry_of(vm);
+	const char *verb = e->shut.restart ? "restart" : "shut down";
+
+	vm_timer_clear(vm);
+	e->shut.active = false;
+	if (!e->shut.turn_off) {
+		vm_state_set(vm, e->before, NULL);
+		job_fail(vm, code, "%.300s; it runs on: ask again, or %s", words,
+			 e->shut.restart ? "reset it" : "turn it off");
+		return true;
+	}
+	event_add(vm->daemon->events, SEVERITY_WARNING, "guest-declined", vm->id, NULL, NULL,
+		  "the guest of \"%s\" did not %s by itself: %s", vm->settings.name, verb, words);
+	if (e->shut.restart)
+		ask(vm, "reset");
+	else
+		ask_power_off(vm);
+	return true;
+}
+
+static void on_guest_second(struct vm *vm)
+{
+	struct vm_entry *e = entry_of(vm);
+	char words[120];
+
+	if (!e->shut.active)
+		return;
+	if (++e->shut.passed_s < e->shut.timeout_s) {
+		if (vm->job)
+			job_progress(vm->daemon->jobs, vm->job,
+				     e->shut.passed_s * 99 / e->shut.timeout_s);
+		vm_timer_set(vm, VM_TIMER_GUEST, 1);
+		return;
+	}
+	snprintf(words, sizeof(words), "the guest was asked to %s and has not within %u s",
+		 e->shut.restart ? "restart" : "shut down", e->shut.timeout_s);
+	guest_declined(vm, -ETIMEDOUT, words);
 }
 
 void vm_power_off(struct vm *vm)
@@ -386,6 +458,11 @@ static void on_worker_state(void *context, struct worker *w, const char *name)
 		vm_meter_sample(vm); /* the last chance */
 	if (reports[i].state == VM_RUNNING)
 		vm_memory_running(vm);
+	/* A guest that was asked to restart runs until it does. */
+	if (e->shut.active && e->shut.restart && reports[i].state == VM_RESETTING)
+		e->shut.left = true;
+	if (e->shut.active && e->shut.restart && !e->shut.left && reports[i].state == VM_RUNNING)
+		return;
 	if (e->restoring && vm->state == VM_STARTING && reports[i].state == VM_PAUSED) {
 		restored(vm);
 		return;
@@ -414,6 +491,7 @@ static void on_worker_event(void *context, struct worker *w, json_t *event)
 	if (mine && vm->job && percent > 0 && percent < 100)
 		job_progress(vm->daemon->jobs, vm->job, (unsigned)percent);
 	vm_storage_event(vm, event);
+	vm_guest_event(vm, event);
 }
 
 /* --- the end of one --- */
@@ -503,7 +581,8 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 {
 	struct vm *vm = context;
 	struct vm_entry *e = entry_of(vm);
-	bool asked = vm->state == VM_STOPPING && (e->job_stops || e->timer_use == VM_TIMER_STOP);
+	bool asked = vm->state == VM_STOPPING && !e->shut.active &&
+		     (e->job_stops || e->timer_use == VM_TIMER_STOP);
 
 	(void)w;
 	if (e->asking)
@@ -513,6 +592,7 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 	vm_hot_end(vm, "the machine ended meanwhile");
 	vm_memory_gone(vm);
 	vm->worker = NULL;
+	vm_guest_forget(vm);
 	if (e->cancelling)
 		worker_ask_cancel(&e->cancel);
 	e->cancelling = false;
@@ -643,16 +723,22 @@ static int act_begin(struct vm *vm, const struct caller *c, enum vm_action actio
 	entry_of(vm)->before = vm->state;
 	entry_of(vm)->job_stops =
 		action == VM_STOP || action == VM_SHUT_DOWN || action == VM_DISCARD;
+	entry_of(vm)->shut.active = false;
 	return 0;
 }
 
-static void act_ask(struct vm *vm, enum vm_action action, enum vm_state next)
+static void act_ask(struct vm *vm, enum vm_action action, enum vm_state next,
+		    const struct vm_shut_down *how)
 {
+	const struct vm_shut_down usual = { .restart = action == VM_RESTART };
+
 	vm_state_set(vm, next, NULL);
 	if (action == VM_STOP && vm->worker)
 		ask_power_off(vm);
 	else if (action == VM_STOP)
 		end_off(vm, "is off; what was wrong is known");
+	else if (action == VM_SHUT_DOWN || action == VM_RESTART)
+		ask_guest(vm, how ? how : &usual);
 	else if (action == VM_DISCARD)
 		discard(vm);
 	else if (action == VM_SAVE)
@@ -674,13 +760,21 @@ static int act_check(struct daemon *d, const struct caller *c, struct vm *vm, en
 	return 0;
 }
 
-int vm_act(struct daemon *d, const struct caller *c, struct vm *vm, enum vm_action action,
-	   struct job **ret, struct error *err)
+/* What an action is about, in one. */
+struct act_call {
+	struct daemon *d;
+	const struct caller *c;
+	enum vm_action action;
+	const struct vm_shut_down *how; /* NULL: as usual */
+};
+
+static int act(const struct act_call *a, struct vm *vm, struct job **ret, struct error *err)
 {
+	enum vm_action action = a->action;
 	struct error mine = { 0 };
 	enum vm_state next;
 	struct job *job;
-	int r = act_check(d, c, vm, action, &mine);
+	int r = act_check(a->d, a->c, vm, action, &mine);
 
 	if (r == 0)
 		r = vm_state_next(vm->state, action, &next, &mine);
@@ -688,25 +782,44 @@ int vm_act(struct daemon *d, const struct caller *c, struct vm *vm, enum vm_acti
 		r = error_set(&mine, -EOPNOTSUPP, "%s", acts[action].missing);
 	if (r == 0 && next == VM_STARTING)
 		r = start_check(vm, &mine);
-	if (r == 0 && entry_of(vm)->job_stops && action == VM_STOP) {
+	if (r == 0 && entry_of(vm)->job_stops && action == VM_STOP && !entry_of(vm)->shut.active) {
 		*ret = vm->job; /* that is under way */
 		return 0;
 	}
 	if (r == 0)
-		r = act_begin(vm, c, action, &mine);
+		r = act_begin(vm, a->c, action, &mine);
 	if (r == 0) {
 		job = vm->job;
-		if (!vm->worker)
+		if (!vm->worker || entry_of(vm)->timer_use == VM_TIMER_GUEST)
 			vm_timer_clear(vm);
 		if (next == VM_STARTING)
 			r = act_start(vm, &mine);
 		else
-			act_ask(vm, action, next);
+			act_ask(vm, action, next, a->how);
 		*ret = job;
 	}
 	if (r < 0 && err)
 		*err = mine;
 	return r;
+}
+
+int vm_act(struct daemon *d, const struct caller *c, struct vm *vm, enum vm_action action,
+	   struct job **ret, struct error *err)
+{
+	const struct act_call a = { d, c, action, NULL };
+
+	return act(&a, vm, ret, err);
+}
+
+int vm_shut_down(struct daemon *d, const struct caller *c, struct vm *vm,
+		 const struct vm_shut_down *how, struct job **ret, struct error *err)
+{
+	const struct act_call a = { d, c, how->restart ? VM_RESTART : VM_SHUT_DOWN, how };
+
+	if (how->timeout_s > VM_SHUT_DOWN_TIME_MAX)
+		return error_set(err, -EINVAL, "timeout: must be at most %u s",
+				 VM_SHUT_DOWN_TIME_MAX);
+	return act(&a, vm, ret, err);
 }
 
 int vm_save_for_host(struct vm *vm, struct error *err)
@@ -748,12 +861,15 @@ static void on_timer(struct loop_timer *t)
 		restart(&e->vm);
 	else if (use == VM_TIMER_STORAGE)
 		vm_storage_give_up(&e->vm);
+	else if (use == VM_TIMER_GUEST)
+		on_guest_second(&e->vm);
 }
 
 void vm_act_init(struct vm *vm)
 {
 	list_init(&entry_of(vm)->request.node);
 	loop_timer_init(vm->daemon->loop, &entry_of(vm)->timer, on_timer);
+	vm_guest_init(vm);
 }
 
 /* --- what an earlier service left --- */
@@ -799,6 +915,7 @@ static void adopt(void *context, const char *id)
 				  "\"%s\" runs on without its limits: %s", vm->settings.name,
 				  err.message);
 		tell(vm, SEVERITY_INFORMATION, "vm-adopted", "runs on: it was taken over");
+		vm_guest_learn(vm);
 	} else if (r == -ECHILD) {
 		vm_state_set(vm, VM_RUNNING, NULL);
 		entry_of(vm)->was_running = false;
@@ -867,5 +984,6 @@ void vm_let_go(struct vm *vm)
 	vm_hot_end(vm, NULL);
 	vm_timer_clear(vm);
 	vm_memory_gone(vm);
+	vm_guest_let_go(vm);
 	vm->worker = NULL;
 }

@@ -93,7 +93,7 @@ static void test_a_life(void **state)
 	json = vm_json(vm);
 	assert_string_equal(json_string_value(json_object_get(json, "state")), "running");
 	assert_int_equal(json_integer_value(json_object_get(json, "hyperv_state")), 2);
-	assert_int_equal(json_array_size(json_object_get(json, "allowed")), 5);
+	assert_int_equal(json_array_size(json_object_get(json, "allowed")), 6);
 	assert_true(json_is_integer(json_object_get(json_object_get(json, "status"), "pid")));
 	json_decref(json);
 
@@ -149,9 +149,155 @@ static void test_what_a_state_does_not_allow(void **state)
 	assert_refused(vm, VM_START, -EBADFD, "while it is starting");
 	assert_refused(vm, VM_PAUSE, -EBADFD, "while it is starting");
 	fake_state(vm->id, "running");
-	assert_refused(vm, VM_SHUT_DOWN, -EOPNOTSUPP, "integration services");
 	assert_int_equal(vm_remove(t->d, &ada, vm, true, &err), -EBADFD);
 	assert_words(err, "stop it first");
+}
+
+static void assert_job(const struct job *job, enum job_state state, const char *words)
+{
+	assert_int_equal(job->state, state);
+	assert_non_null(strstr(job->error.message, words));
+}
+
+static struct job *shut_down(struct test *t, struct vm *vm, struct vm_shut_down how)
+{
+	struct error err = { 0 };
+	struct job *job;
+
+	assert_int_equal(vm_shut_down(t->d, &ada, vm, &how, &job, &err), 0);
+	assert_string_equal(fake_asked(vm->id), "guest-shutdown");
+	return job;
+}
+
+/* A second of waiting passes at once. */
+static void second(struct test *t, struct vm *vm)
+{
+	loop_timer_arm(&entry_of(vm)->timer, 1);
+	test_turn(t);
+}
+
+static void test_a_guest_is_asked_to_shut_down(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = running(t);
+	struct job *job = shut_down(t, vm, (struct vm_shut_down){ 0 });
+
+	assert_int_equal(vm->state, VM_STOPPING);
+	fake_answer(vm->id, 0, NULL);
+	assert_int_equal(vm->state, VM_STOPPING);
+	second(t, vm);
+	fake_state(vm->id, "stopping");
+	fake_end(vm->id, WORKER_END_OFF, "");
+	assert_int_equal(vm->state, VM_OFF);
+	assert_int_equal(job->state, JOB_COMPLETED);
+}
+
+static void test_a_guest_refuses_or_does_not_shut_down(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = running(t);
+	struct job *job = shut_down(t, vm, (struct vm_shut_down){ 0 });
+
+	fake_answer(vm->id, -EINVAL, "the guest refused to");
+	assert_int_equal(vm->state, VM_RUNNING);
+	assert_job(job, JOB_FAILED, "the guest refused to; it runs on: ask again, or turn it off");
+	job = shut_down(t, vm, (struct vm_shut_down){ .timeout_s = 3 });
+	fake_answer(vm->id, 0, NULL);
+	second(t, vm);
+	second(t, vm);
+	assert_int_equal(job->state, JOB_RUNNING);
+	assert_int_equal(job->percent, 66);
+	second(t, vm);
+	assert_int_equal(vm->state, VM_RUNNING);
+	assert_job(job, JOB_FAILED, "has not within 3 s; it runs on");
+	/* Turned off when it does not, and when somebody does not want to wait. */
+	job = shut_down(t, vm, (struct vm_shut_down){ .timeout_s = 1, .turn_off = true });
+	fake_answer(vm->id, 0, NULL);
+	second(t, vm);
+	assert_string_equal(fake_asked(vm->id), "power-off");
+	fake_end(vm->id, WORKER_END_OFF, "");
+	assert_int_equal(job->state, JOB_COMPLETED);
+	assert_int_equal(events_of(t, "guest-declined"), 1);
+	act(vm, VM_START);
+	fake_state(vm->id, "running");
+	job = shut_down(t, vm, (struct vm_shut_down){ 0 });
+	fake_answer(vm->id, 0, NULL);
+	act(vm, VM_STOP);
+	assert_job(job, JOB_CANCELLED, "stopped meanwhile");
+	assert_string_equal(fake_asked(vm->id), "power-off");
+	fake_end(vm->id, WORKER_END_OFF, "");
+	assert_int_equal(vm->state, VM_OFF);
+}
+
+static void test_a_guest_is_asked_to_restart(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = running(t);
+	struct job *job = shut_down(t, vm, (struct vm_shut_down){ .restart = true });
+
+	assert_int_equal(vm->state, VM_RESETTING);
+	fake_answer(vm->id, 0, NULL);
+	fake_state(vm->id, "running"); /* it has not begun yet */
+	assert_int_equal(job->state, JOB_RUNNING);
+	fake_state(vm->id, "resetting");
+	fake_state(vm->id, "running");
+	assert_int_equal(vm->state, VM_RUNNING);
+	assert_int_equal(job->state, JOB_COMPLETED);
+	job = shut_down(t, vm, (struct vm_shut_down){ .restart = true, .turn_off = true });
+	fake_answer(vm->id, -EINVAL, "the guest has not opened the service");
+	assert_string_equal(fake_asked(vm->id), "reset");
+	fake_state(vm->id, "resetting");
+	fake_state(vm->id, "running");
+	assert_int_equal(job->state, JOB_COMPLETED);
+}
+
+static json_t *guest_status(struct vm *vm)
+{
+	json_t *json = vm_json(vm);
+	json_t *guest = json_incref(json_object_get(json_object_get(json, "status"), "guest"));
+
+	json_decref(json);
+	return guest;
+}
+
+static void test_what_a_guest_says_is_told(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = running(t);
+	json_t *event, *guest;
+
+	event = json_pack("{s:s,s:s,s:s}", "event", "guest-heartbeat", "state", "ok", "application",
+			  "healthy");
+	fake_event(vm->id, event);
+	event = json_pack("{s:s,s:b,s:{s:s,s:s,s:s,s:i}}", "event", "guest-info", "known", true,
+			  "items", "FullyQualifiedDomainName", "web.example", "NetworkAddressIPv4",
+			  "10.0.0.7;10.0.0.8;10.0.0.7", "NetworkAddressIPv6", "fe80::1", "OSName",
+			  7);
+	fake_event(vm->id, event);
+	guest = guest_status(vm);
+	assert_string_equal(json_string_value(json_object_get(guest, "heartbeat")), "ok");
+	assert_string_equal(json_string_value(json_object_get(guest, "name")), "web.example");
+	assert_true(json_is_null(json_object_get(guest, "os")));
+	assert_int_equal(json_array_size(json_object_get(guest, "addresses")), 3);
+	json_decref(guest);
+	event = json_pack("{s:s,s:s}", "event", "guest-heartbeat", "state", "lost");
+	fake_event(vm->id, event);
+	assert_int_equal(events_of(t, "guest-lost"), 1);
+	fake_end(vm->id, WORKER_END_OFF, "");
+	guest = guest_status(vm);
+	assert_null(guest);
+}
+
+static void test_a_service_is_switched_at_once(void **state)
+{
+	struct test *t = *state;
+	struct vm *vm = running(t);
+	struct error err = { 0 };
+
+	assert_int_equal(change(vm, &ada, "{'integration_services':{'vss':false}}", 0, &err), 0);
+	assert_string_equal(fake_guest_asked(vm->id), "service-set");
+	test_turn(t);
+	assert_int_equal(events_of(t, "guest-service-failed"), 1); /* as it is refused here */
 }
 
 static void test_what_cannot_start(void **state)
@@ -654,6 +800,8 @@ static void test_machines_stop_with_the_host(void **state)
 
 	daemon_shut_down(t->d, 100, mark, &down);
 	assert_string_equal(fake_asked(off->id), "power-off");
+	assert_string_equal(fake_asked(ask->id), "guest-shutdown");
+	fake_answer(ask->id, -EINVAL, "it refused");
 	assert_string_equal(fake_asked(ask->id), "power-off");
 	assert_refused(other, VM_START, -EBUSY, "shuts down");
 	fake_end(off->id, WORKER_END_OFF, "");
@@ -662,7 +810,7 @@ static void test_machines_stop_with_the_host(void **state)
 	fake_end(ask->id, WORKER_END_OFF, "");
 	test_turn(t);
 	assert_int_equal(down, 1);
-	assert_int_equal(events_of(t, "vm-stop-action"), 1);
+	assert_int_equal(events_of(t, "guest-declined"), 1);
 	/* What ran runs again with the host, what did not does not. */
 	host_restarts(t);
 	assert_int_equal(fake_count(), 2);
@@ -761,6 +909,11 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(test_a_life),
 		TEST(test_what_a_state_does_not_allow),
+		TEST(test_a_guest_is_asked_to_shut_down),
+		TEST(test_a_guest_refuses_or_does_not_shut_down),
+		TEST(test_a_guest_is_asked_to_restart),
+		TEST(test_what_a_guest_says_is_told),
+		TEST(test_a_service_is_switched_at_once),
 		TEST(test_what_cannot_start),
 		TEST(test_a_worker_that_refuses),
 		TEST(test_stopping_overtakes),

@@ -232,9 +232,13 @@ void vm_stop_unsaved(struct vm *vm, const char *words)
 	stop_instead(vm, lack);
 }
 
-static void stop_by_setting(struct vm *vm)
+static void stop_by_setting(struct vm *vm, unsigned deadline_s)
 {
+	const struct vm_shut_down how = { .turn_off = true,
+					  .timeout_s = MAX(deadline_s * 3 / 4, 1u),
+					  .reason = "The host shuts down." };
 	struct error err = { 0 };
+	struct job *job;
 
 	switch (vm->settings.automatic.stop) {
 	case VM_STOP_ACTION_SAVE:
@@ -242,8 +246,9 @@ static void stop_by_setting(struct vm *vm)
 			vm_stop_unsaved(vm, err.message);
 		return;
 	case VM_STOP_ACTION_SHUT_DOWN:
-		stop_instead(vm, "cannot be asked to shut down: this version has no integration "
-				 "services");
+		/* It is powered off, with words, when it does not do it. */
+		if (vm_shut_down(vm->daemon, &caller_service, vm, &how, &job, &err) < 0)
+			stop_instead(vm, err.message);
 		return;
 	case VM_STOP_ACTION_TURN_OFF:
 		vm_power_off(vm);
@@ -287,7 +292,7 @@ void daemon_shut_down(struct daemon *d, unsigned deadline_s, void (*done)(void *
 
 		vm_timer_clear(vm);
 		if (vm->worker)
-			stop_by_setting(vm);
+			stop_by_setting(vm, deadline_s);
 	}
 	loop_defer(d->loop, &index->all_off);
 }

@@ -14,6 +14,7 @@
 #include "daemon/vm_check.h"
 #include "daemon/vm_describe.h"
 #include "daemon/vm_file.h"
+#include "daemon/vm_guest.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
 #include "schema/json.h"
@@ -172,6 +173,7 @@ static int change_make(struct change *ch)
 		return r;
 	r = change_write(ch);
 	if (r == 0) {
+		vm_guest_services(ch->vm, &ch->settings.integration_services);
 		vm_settings_take(ch->vm, &ch->settings);
 		if (ch->memory)
 			vm_memory_follow(ch->vm);
@@ -316,18 +318,6 @@ static int hot_change_begin(struct change *ch, json_t *old, json_t *new, bool fo
 	return 0;
 }
 
-/* The guest's memory fits to the machine that it was in. */
-static int saved_change(struct change *ch, json_t *old, json_t *new)
-{
-	json_object_del(old, "name");
-	json_object_del(new, "name");
-	if (!json_equal(old, new))
-		return error_set(ch->err, -EBADFD,
-				 "what the guest sees of the machine cannot be changed while it is "
-				 "saved; start it first, or delete its saved state (discard)");
-	return change_make(ch);
-}
-
 /* Now, or by way of the worker. */
 static int change_begin(struct change *ch, bool force, struct job **ret)
 {
@@ -338,14 +328,12 @@ static int change_begin(struct change *ch, bool force, struct job **ret)
 		return error_set(ch->err, -EBUSY,
 				 "another change of it is under way, job %s; wait for its end",
 				 under_way->job->id);
-	if (!ch->vm->worker && ch->vm->state != VM_SAVED)
+	if (!ch->vm->worker)
 		return change_make(ch);
 	old = vm_describe(&ch->vm->settings, host_memory_total());
 	new = vm_describe(&ch->settings, host_memory_total());
 	if (!old || !new)
 		return error_set(ch->err, -ENOMEM, "not enough memory");
-	if (!ch->vm->worker)
-		return saved_change(ch, old, new);
 	if (!hot_differs(old, new))
 		return change_make(ch);
 	if (under_way)

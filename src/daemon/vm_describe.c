@@ -63,6 +63,14 @@ static json_t *describe_port(const struct vm_com_port *p)
 	return json_pack("{s:s,s:s*}", "kind", kinds[p->kind], "path", p->path);
 }
 
+static json_t *describe_services(const struct vm_integration_services *i)
+{
+	return json_pack("{s:b,s:b,s:b,s:b,s:b,s:b}", "heartbeat", i->heartbeat, "shutdown",
+			 i->shutdown, "time_synchronization", i->time_synchronization,
+			 "key_value_exchange", i->key_value_exchange, "vss", i->vss,
+			 "guest_services", i->guest_services);
+}
+
 json_t *vm_describe(const struct vm_settings *s, uint64_t host_mib)
 {
 	json_t *scsi = json_array(), *serial = json_array();
@@ -73,7 +81,7 @@ json_t *vm_describe(const struct vm_settings *s, uint64_t host_mib)
 		json_array_append_new(serial, describe_port(&s->com_ports[i]));
 	bool report = s->automatic.critical_error == VM_CRITICAL_ACTION_NONE;
 
-	return json_pack("{s:s,s:s,s:i,s:i,s:I,s:b,s:s,s:o,s:o,s:o,s:{s:s},s:{s:i},s:s,s:s}",
+	return json_pack("{s:s,s:s,s:i,s:i,s:I,s:b,s:s,s:o,s:o,s:o,s:{s:s},s:{s:i},s:s,s:s,s:o}",
 			 "name", s->name, "id", s->id, "processors", (int)s->processors.count,
 			 "memory", (int)s->memory.startup, "memory_maximum",
 			 (json_int_t)vm_memory_most(s, host_mib), "memory_locked", s->memory.locked,
@@ -81,5 +89,6 @@ json_t *vm_describe(const struct vm_settings *s, uint64_t host_mib)
 			 "serial", serial, "vmbus", "max_version", s->hardware.vmbus_version,
 			 "storvsp", "sub_channels", (int)s->hardware.sub_channels, "on_reset",
 			 vm_on_guest_reset_names[s->hardware.on_guest_reset], "on_storage_error",
-			 report ? "report" : "wait");
+			 report ? "report" : "wait", "integration_services",
+			 describe_services(&s->integration_services));
 }

@@ -13,6 +13,18 @@ enum vm_timer {
 	VM_TIMER_STOP,    /* a worker that does not end is killed */
 	VM_TIMER_RESTART, /* after a failure */
 	VM_TIMER_STORAGE, /* a machine that waits for its storage is turned off */
+	VM_TIMER_GUEST,   /* each second while a guest that was asked has not done it */
+};
+
+/* vm_guest.c's: what the guest says of itself, and what it is asked. */
+struct vm_guest {
+	char heartbeat[16], application[16];
+	bool known; /* its daemon answers */
+	json_t *facts;
+	struct job *copy; /* of a file, under way */
+	bool copy_cancelled;
+	struct list asked;
+	unsigned asks;
 };
 
 struct vm_entry {
@@ -35,6 +47,13 @@ struct vm_entry {
 	unsigned failures;         /* one after another */
 	char storage[256];         /* what was wrong with it, the last time */
 	struct memory_facts memory;
+	/* The guest was asked to shut down or to restart. */
+	struct {
+		bool active, restart, turn_off;
+		bool left; /* the guest has begun to restart */
+		unsigned timeout_s, passed_s;
+	} shut;
+	struct vm_guest guest;
 	/* For cpu_percent: what it was then, and since. */
 	uint64_t sample_ns, sample_cpu_us;
 	double cpu_percent;
@@ -131,6 +150,10 @@ int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
 void vm_hot_settle(struct vm *vm);
 /* The worker has gone: a change under way fails with these words. NULL: the service ends. */
 void vm_hot_end(struct vm *vm, const char *words);
+/* Its saved state, as it was found: what it says of the machine while no worker runs. */
+void vm_saved_find(struct vm *vm);
+/* When the host ends: 0, or why not. */
+int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
 
 /* --- vm_auto.c --- */
 void vm_stop_unsaved(struct vm *vm, const char *words); /* the host ends, and it cannot be saved */

@@ -6,6 +6,7 @@
 #include "daemon/vm_internal.h"
 
 #include "daemon/vm_check.h"
+#include "daemon/vm_guest.h"
 #include "lib/cleanup.h"
 
 #include <string.h>
@@ -108,6 +109,8 @@ static json_t *status_json(struct vm *vm, json_t *warnings)
 	vm_memory_status(vm, status);
 	if (console)
 		json_object_set_new(status, "console", json_string(console));
+	if (vm->worker)
+		json_object_set_new(status, "guest", vm_guest_json(vm));
 	add_usage(status, vm);
 	json_object_set_new(status, "warnings", warnings);
 	return status;

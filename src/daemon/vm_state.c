@@ -26,7 +26,8 @@ static const struct state_row {
 		{ [VM_STOP] = VM_STOPPING } },
 	[VM_RUNNING] = { "running", 2, true, VM_RUNNING,
 		{ [VM_STOP] = VM_STOPPING, [VM_SHUT_DOWN] = VM_STOPPING, [VM_PAUSE] = VM_PAUSING,
-		  [VM_SAVE] = VM_SAVING, [VM_RESET] = VM_RESETTING } },
+		  [VM_SAVE] = VM_SAVING, [VM_RESET] = VM_RESETTING,
+		  [VM_RESTART] = VM_RESETTING } },
 	[VM_PAUSING] = { "pausing", 32776, true, VM_PAUSED,
 		{ [VM_STOP] = VM_STOPPING } },
 	[VM_PAUSED] = { "paused", 9, true, VM_PAUSED,
@@ -53,7 +54,7 @@ static const struct state_row {
 static const char *const actions[VM_ACTION_COUNT] = {
 	[VM_START] = "start", [VM_STOP] = "stop",       [VM_SHUT_DOWN] = "shut-down",
 	[VM_PAUSE] = "pause", [VM_RESUME] = "resume",   [VM_SAVE] = "save",
-	[VM_RESET] = "reset", [VM_DISCARD] = "discard",
+	[VM_RESET] = "reset", [VM_RESTART] = "restart", [VM_DISCARD] = "discard",
 };
 
 const char *vm_state_name(enum vm_state s)

@@ -32,6 +32,7 @@ enum vm_action {
 	VM_RESUME,
 	VM_SAVE,
 	VM_RESET,
+	VM_RESTART, /* asks the guest to restart */
 	VM_DISCARD, /* the saved state */
 	VM_ACTION_COUNT,
 };

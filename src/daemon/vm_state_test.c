@@ -33,6 +33,7 @@ static const char *const allowed[] = {
 	"critical stop stopping off",
 	"paused-critical stop stopping off",
 	"paused-critical reset resetting running",
+	"running restart resetting running",
 	"saved discard stopping off",
 };
 

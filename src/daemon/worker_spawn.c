@@ -133,6 +133,10 @@ static int sockets_pass(struct worker *w, struct worker_files *f, json_t *descri
 	if (n < 0)
 		return n;
 	json_object_set_new(description, "control", json_pack("{s:i}", "listener", n));
+	n = pass(f, unix_listen(w->sockets, 0600, BACKLOG, err), err);
+	if (n < 0)
+		return n;
+	json_object_set_new(description, "sockets", json_pack("{s:i}", "listener", n));
 	if (!serial_is_ours(description))
 		return 0;
 	n = pass(f, unix_listen(w->console, 0600, BACKLOG, err), err);

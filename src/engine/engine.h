@@ -194,6 +194,8 @@ struct engine {
 			bool bind);
 	int (*bind_mmio)(struct engine_partition *p, uint64_t gpa, unsigned size, int eventfd,
 			 bool bind);
+	/* [any] The partition's reference time in 100 ns (TLFS 12.4), as its VPs read it. */
+	int (*reference_time)(struct engine_partition *p, uint64_t *ret);
 	/*
 	 * Dirty log of one gmem range: turned on or off; fetching reads and clears it, one bit per
 	 * page into `bitmap` (size of the range / 32 KiB bytes, rounded up to 8).

@@ -360,6 +360,18 @@ static int kvm_dirty_log_fetch(struct engine_partition *p, unsigned range, uint6
 	return r;
 }
 
+/* KVM serves the reference counter from its own clock: arch/x86/kvm/hyperv.c. */
+static int kvm_reference_time(struct engine_partition *p, uint64_t *ret)
+{
+	struct kvm_clock_data clock = { 0 };
+	int r = kvm_ioctl(kvm_of(p)->vm_fd, KVM_GET_CLOCK, &clock);
+
+	if (r < 0)
+		return r;
+	*ret = clock.clock / 100;
+	return 0;
+}
+
 const struct engine engine_kvm = {
 	.name = "kvm",
 	.summary = "Linux KVM with its Hyper-V emulation",
@@ -386,6 +398,7 @@ const struct engine engine_kvm = {
 	.bind_connection = kvm_bind_connection,
 	.bind_pio = kvm_bind_pio,
 	.bind_mmio = kvm_bind_mmio,
+	.reference_time = kvm_reference_time,
 	.dirty_log_enable = kvm_dirty_log_enable,
 	.dirty_log_fetch = kvm_dirty_log_fetch,
 };

@@ -49,6 +49,11 @@ uint64_t partition_hinted(const struct partition *p)
 	return atomic_load(&p->hinted);
 }
 
+int partition_reference_time(struct partition *p, uint64_t *ret)
+{
+	return p->engine->engine->reference_time(p->engine, ret);
+}
+
 /* --- ports --- */
 
 void partition_port_open(struct partition *p, struct partition_port *port)

@@ -36,6 +36,8 @@ struct loop *partition_loop(const struct partition *p);
 uint64_t partition_guest_os(const struct partition *p);
 /* [any] Bytes that the guest has given back by cold hints. */
 uint64_t partition_hinted(const struct partition *p);
+/* [any] 100 ns, as the guest reads it (TLFS 12.4). */
+int partition_reference_time(struct partition *p, uint64_t *ret) _must_check_;
 uint64_t partition_exits(const struct partition *p); /* [any] from the guest to this process */
 
 /*

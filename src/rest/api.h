@@ -192,6 +192,9 @@ char *openapi_new(const json_t *components);
 int call_wait_for_job(struct call *call, struct job *job, struct error *err);
 void waits_on_job(struct job_watch *w, struct job *job);
 /* on_vms.c */
+struct vm;
+/* The state decides what is allowed; a refusal says it. */
+void call_tell_allowed(struct call *call, const struct vm *vm);
 void vm_texts_free(struct api *api);
 /* on_events.c */
 void streams_on_event(struct event_watch *w, const struct event *event);
@@ -211,6 +214,16 @@ int get_vm(struct call *call, struct error *err);
 int patch_vm(struct call *call, struct error *err);
 int delete_vm(struct call *call, struct error *err);
 int act_on_vm(struct call *call, struct error *err);
+int shut_down_vm(struct call *call, struct error *err);
+int get_guest(struct call *call, struct error *err);
+int get_guest_items(struct call *call, struct error *err);
+int put_guest_item(struct call *call, struct error *err);
+int get_guest_ip(struct call *call, struct error *err);
+int put_guest_ip(struct call *call, struct error *err);
+int freeze_guest(struct call *call, struct error *err);
+int thaw_guest(struct call *call, struct error *err);
+int copy_to_guest(struct call *call, struct error *err);
+int open_socket(struct call *call, struct error *err);
 int get_metering(struct call *call, struct error *err);
 int delete_metering(struct call *call, struct error *err);
 int open_console(struct call *call, struct error *err);

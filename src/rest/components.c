@@ -288,6 +288,81 @@ static const struct component written[] = {
 			"new_id": { "type": "boolean", "default": false,
 				"description": "It is a copy, and becomes a machine of its own." }
 		} }) },
+	{ "Guest", TEXT({
+		"type": "object",
+		"description": "What a guest says of itself, and how its services stand.",
+		"required": ["services", "heartbeat", "known", "items"],
+		"properties": {
+			"services": { "type": "object", "description": "By name: on, state, version." },
+			"heartbeat": { "type": "object", "description": "state, application." },
+			"known": { "type": "boolean", "description": "Its daemon has said something." },
+			"items": { "type": "object", "description": "FullyQualifiedDomainName, OSName, ..." },
+			"vss": { "type": "string", "description": "idle, frozen, or on the way." }
+		} }) },
+	{ "GuestItems", TEXT({
+		"type": "object",
+		"required": ["items"],
+		"properties": {
+			"items": { "type": "array", "items": { "type": "object", "properties": {
+				"key": { "type": "string" }, "value": { "type": "string" } } } },
+			"next": { "type": "integer", "description": "There are more: ?from= this." }
+		} }) },
+	{ "GuestItem", TEXT({
+		"type": "object",
+		"required": ["key"],
+		"additionalProperties": false,
+		"properties": {
+			"pool": { "type": "string", "enum": ["external", "guest", "auto-external"],
+				"default": "external" },
+			"key": { "type": "string", "minLength": 1, "maxLength": 255 },
+			"value": { "type": ["string", "null"], "maxLength": 1023,
+				"description": "null or left out: the item is removed." }
+		} }) },
+	{ "GuestIp", TEXT({
+		"type": "object",
+		"required": ["adapter", "dhcp", "addresses"],
+		"properties": {
+			"adapter": { "type": "string" },
+			"dhcp": { "type": "boolean" },
+			"addresses": { "type": "string", "description": "Several are separated by ;" },
+			"subnets": { "type": "string" },
+			"gateways": { "type": "string" },
+			"dns": { "type": "string" }
+		} }) },
+	{ "GuestIpNew", TEXT({
+		"type": "object",
+		"required": ["adapter"],
+		"additionalProperties": false,
+		"properties": {
+			"adapter": { "type": "string", "minLength": 1, "maxLength": 60,
+				"description": "GUID of the adapter." },
+			"family": { "type": "string", "enum": ["ipv4", "ipv6", "both"], "default": "ipv4" },
+			"dhcp": { "type": "boolean", "default": false },
+			"addresses": { "type": "string", "maxLength": 1023,
+				"description": "Several are separated by ;" },
+			"subnets": { "type": "string", "maxLength": 1023 },
+			"gateways": { "type": "string", "maxLength": 511 },
+			"dns": { "type": "string", "maxLength": 1023 }
+		} }) },
+	{ "GuestFreeze", TEXT({
+		"type": "object",
+		"additionalProperties": false,
+		"properties": {
+			"seconds": { "type": "integer", "minimum": 1, "maximum": 900, "default": 60,
+				"description": "It is thawed after that, at the latest." }
+		} }) },
+	{ "GuestCopy", TEXT({
+		"type": "object",
+		"required": ["source", "path"],
+		"additionalProperties": false,
+		"properties": {
+			"source": { "type": "string", "minLength": 1, "maxLength": 4095,
+				"description": "A file of the host; in the machine's folder unless administrator." },
+			"path": { "type": "string", "minLength": 1, "maxLength": 511,
+				"description": "In the guest, absolute, with the file's name." },
+			"overwrite": { "type": "boolean", "default": false },
+			"create_path": { "type": "boolean", "default": false }
+		} }) },
 	{ "Metering", TEXT({
 		"type": "object",
 		"description": "What a machine has used of the host.",

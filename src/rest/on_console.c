@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * /vms/{id}/console: a WebSocket whose binary messages are the bytes of the machine's first COM
- * port. Each viewer has a connection of its own to the worker's socket, which serves several. What
- * one side does not take stops the other: reading from the worker while the viewer is slow, and
- * from the viewer while the guest is.
+ * port; and /vms/{id}/socket, the same with a program of the guest. Each viewer has a connection of
+ * its own to the worker's socket, which serves several. What one side does not take stops the
+ * other: reading from the worker while the viewer is slow, and from the viewer while the guest is.
  */
 #include "daemon/vm.h"
 #include "rest/api.h"
@@ -31,6 +31,7 @@ struct console {
 	struct caller caller;
 	int fd;
 	bool read_only;
+	bool socket; /* not the console */
 	uint32_t watched;
 	char vm[GUID_TEXT_SIZE];
 	uint8_t *input; /* waits for the worker */
@@ -180,6 +181,13 @@ static int dial(const char *path, struct error *err)
 	return steal_fd(&fd);
 }
 
+static enum operation operation_of(bool socket, bool read_only)
+{
+	if (socket)
+		return OP_GUEST_SERVICE;
+	return read_only ? OP_VIEW_CONSOLE : OP_CONSOLE;
+}
+
 /* Roles change while somebody looks, and machines go from one group to another. */
 static void look(struct console *c)
 {
@@ -189,10 +197,9 @@ static void look(struct console *c)
 
 	if (vm)
 		target = vm_target(vm);
-	if (c->fd >= 0 &&
-	    (!vm || !authz_allowed(d->authz, &c->caller,
-				   c->read_only ? OP_VIEW_CONSOLE : OP_CONSOLE, &target)))
-		finish(c, WEBSOCKET_POLICY, "you may not see this console any more");
+	if (c->fd >= 0 && (!vm || !authz_allowed(d->authz, &c->caller,
+						 operation_of(c->socket, c->read_only), &target)))
+		finish(c, WEBSOCKET_POLICY, "you may not do this any more");
 }
 
 static void on_timer(struct loop_timer *t)
@@ -260,9 +267,20 @@ static struct console *console_new(struct call *call, const struct vm *vm, int f
 	return c;
 }
 
-int open_console(struct call *call, struct error *err)
+/* `c` is NULL or has no WebSocket yet. */
+static int upgrade(struct call *call, struct console *c, struct error *err)
 {
 	static const struct websocket_events events = { on_data, on_drained, on_closed };
+	int r = c ? http_upgrade(call->r, &events, c, &c->web, err)
+		  : error_errno(err, -ENOMEM, "cannot open a connection");
+
+	if (r < 0 && c)
+		console_free(c);
+	return r;
+}
+
+int open_console(struct call *call, struct error *err)
+{
 	bool read_only = call_bool(call, "read_only", false);
 	struct console *c;
 	struct vm *vm;
@@ -276,16 +294,76 @@ int open_console(struct call *call, struct error *err)
 	if (fd < 0)
 		return fd;
 	c = console_new(call, vm, fd, read_only);
-	r = c ? http_upgrade(call->r, &events, c, &c->web, err)
-	      : error_errno(err, -ENOMEM, "cannot open a console");
-	if (r < 0) {
-		if (c)
-			console_free(c);
+	r = upgrade(call, c, err);
+	if (r < 0)
 		return r;
-	}
 	event_add(call->d->events, SEVERITY_AUDIT, "console-opened", vm->id, call->caller,
 		  json_pack("{s:b}", "read_only", read_only), "The console of \"%s\" was opened%s",
 		  vm->settings.name, read_only ? " to be looked at" : "");
+	call_free(call);
+	watch_again(c);
+	return 0;
+}
+
+/* --- sockets of the guest --- */
+
+/* A port or a GUID, and nothing that could be another line. */
+static int service_check(const char *service, struct error *err)
+{
+	size_t n = service ? strlen(service) : 0;
+
+	if (!n || strspn(service, "0123456789abcdefABCDEF-") != n)
+		return error_set(err, -EINVAL,
+				 "parameter \"service\" must be a vsock port or a GUID");
+	return 0;
+}
+
+static int check_socket(struct call *call, struct vm *vm, struct error *err)
+{
+	struct target target = vm_target(vm);
+	int r = authz_check(call->d->authz, call->caller, OP_GUEST_SERVICE, &target, err);
+
+	if (r < 0)
+		return r;
+	if (!vm->worker || !worker_sockets_path(vm->worker))
+		return error_set(err, -EBADFD, "it is %s: only a guest that runs has sockets",
+				 vm_state_name(vm->state));
+	return check_count(call, err);
+}
+
+/* What the worker answers to that comes as the first line: "OK NUMBER" or "ERROR WORDS". */
+int open_socket(struct call *call, struct error *err)
+{
+	const char *service = call_text(call, "service");
+	char line[80];
+	struct console *c;
+	struct vm *vm;
+	int fd, n, r = vm_one(call->d, call->caller, call->id, &vm, err);
+
+	if (r >= 0)
+		r = check_socket(call, vm, err);
+	if (r >= 0)
+		r = service_check(service, err);
+	if (r < 0)
+		return r;
+	fd = dial(worker_sockets_path(vm->worker), err);
+	if (fd < 0)
+		return fd;
+	n = snprintf(line, sizeof(line), "CONNECT %s\n", service);
+	if (send(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) != n) {
+		close(fd);
+		return error_set(err, -EBADFD, "the machine's sockets are not there now");
+	}
+	c = console_new(call, vm, fd, false);
+	if (c)
+		c->socket = true;
+	r = upgrade(call, c, err);
+	if (r < 0)
+		return r;
+	event_add(call->d->events, SEVERITY_AUDIT, "socket-opened", vm->id, call->caller,
+		  json_pack("{s:s}", "service", service),
+		  "A connection to service %s of the guest of \"%s\" was opened", service,
+		  vm->settings.name);
 	call_free(call);
 	watch_again(c);
 	return 0;

@@ -8,7 +8,7 @@
 #include <strings.h>
 
 /* The state decides what is allowed; a refusal says it. */
-static void tell_allowed(struct call *call, const struct vm *vm)
+void call_tell_allowed(struct call *call, const struct vm *vm)
 {
 	json_decref(call->allowed);
 	call->allowed = json_array();
@@ -294,7 +294,7 @@ int patch_vm(struct call *call, struct error *err)
 		return r;
 	r = vm_change(call->d, call->caller, vm, call->body, &o, &job, err);
 	if (r == -EBADFD)
-		tell_allowed(call, vm);
+		call_tell_allowed(call, vm);
 	if (r >= 0 && job)
 		return call_answer_job(call, job, 202), 0;
 	return r < 0 ? r : answer_vm(call, vm);
@@ -311,7 +311,7 @@ int delete_vm(struct call *call, struct error *err)
 		return r;
 	r = vm_remove(call->d, call->caller, vm, call_bool(call, "files", false), err);
 	if (r == -EBADFD)
-		tell_allowed(call, vm);
+		call_tell_allowed(call, vm);
 	return r < 0 ? r : call_answer_empty(call);
 }
 
@@ -325,6 +325,6 @@ int act_on_vm(struct call *call, struct error *err)
 		return r;
 	r = vm_act(call->d, call->caller, vm, (enum vm_action)call->route->argument, &job, err);
 	if (r == -EBADFD)
-		tell_allowed(call, vm);
+		call_tell_allowed(call, vm);
 	return r < 0 ? r : call_wait_for_job(call, job, err);
 }

@@ -25,6 +25,34 @@ static const struct parameter delete_vm_parameters[] = {
 	{ 0 },
 };
 
+static const char *const pools[] = { "external",      "guest",         "auto",
+				     "auto-external", "auto-internal", NULL };
+
+static const struct parameter shut_down_parameters[] = {
+	{ "force", "Its programs are not asked.", PARAMETER_BOOL, 0, 0, NULL },
+	{ "turn_off", "Power it off (or reset it) when it has not done it itself.", PARAMETER_BOOL,
+	  0, 0, NULL },
+	{ "timeout", "Seconds that the guest has (300).", PARAMETER_INTEGER, 1, 86400, NULL },
+	{ "reason", "Shown by the guest.", PARAMETER_TEXT, 1, 500, NULL },
+	{ 0 },
+};
+
+static const struct parameter items_parameters[] = {
+	{ "pool", "Which items (external).", PARAMETER_TEXT, 0, 0, pools },
+	{ "from", "What `next` said.", PARAMETER_INTEGER, 0, 256, NULL },
+	{ 0 },
+};
+
+static const struct parameter ip_parameters[] = {
+	{ "mac", "Of the adapter, like 00:15:5d:01:02:03.", PARAMETER_TEXT, 1, 60, NULL },
+	{ 0 },
+};
+
+static const struct parameter socket_parameters[] = {
+	{ "service", "A vsock port of the guest's, or a GUID.", PARAMETER_TEXT, 1, 40, NULL },
+	{ 0 },
+};
+
 static const struct parameter change_vm_parameters[] = {
 	{ "force", "Of a running machine: also what its guest holds on to.", PARAMETER_BOOL, 0, 0,
 	  NULL },
@@ -81,6 +109,13 @@ static const struct parameter assignment_parameters[] = {
 			act_on_vm, action                                                          \
 	}
 
+#define ASK(verb, name, words, action)                                                             \
+	{                                                                                          \
+		"POST", "vms/{id}/" verb, name, words, NULL, "Job", 202, ROUTE_WAIT,               \
+			shut_down_parameters, ACT, shut_down_vm, action                            \
+	}
+#define GUEST "not-unique wrong-state busy timeout"
+
 /* clang-format off */
 const struct route routes[] = {
 	{ "GET", "host", "getHost", "The host", NULL, "Host", 200, ROUTE_ETAG, NULL, NULL,
@@ -105,7 +140,8 @@ const struct route routes[] = {
 	  delete_vm_parameters, "not-unique wrong-state busy", delete_vm, 0 },
 	ACTION("start", "startVm", "Start, resume or restore it", VM_START),
 	ACTION("stop", "stopVm", "Power it off", VM_STOP),
-	ACTION("shut-down", "shutDownVm", "Ask its guest to shut down", VM_SHUT_DOWN),
+	ASK("shut-down", "shutDownVm", "Ask its guest to shut down", VM_SHUT_DOWN),
+	ASK("restart", "restartVm", "Ask its guest to restart", VM_RESTART),
 	ACTION("pause", "pauseVm", "Pause it", VM_PAUSE),
 	ACTION("resume", "resumeVm", "Resume it", VM_RESUME),
 	ACTION("save", "saveVm", "Save it and stop", VM_SAVE),
@@ -115,6 +151,25 @@ const struct route routes[] = {
 	  NULL, "not-unique wrong-state", get_metering, 0 },
 	{ "DELETE", "vms/{id}/metering", "resetMetering", "Begin to measure anew", NULL, NULL, 204, 0,
 	  NULL, "not-unique wrong-state", delete_metering, 0 },
+	{ "GET", "vms/{id}/guest", "getGuest", "What its guest says of itself, and its services", NULL,
+	  "Guest", 200, 0, NULL, GUEST, get_guest, 0 },
+	{ "GET", "vms/{id}/guest/items", "listGuestItems", "Items of key-value exchange", NULL,
+	  "GuestItems", 200, 0, items_parameters, GUEST, get_guest_items, 0 },
+	{ "PUT", "vms/{id}/guest/items", "setGuestItem", "Set an item, or remove it", "GuestItem", NULL,
+	  204, 0, NULL, GUEST, put_guest_item, 0 },
+	{ "GET", "vms/{id}/guest/ip", "getGuestIp", "Addresses of an adapter, as its guest has them",
+	  NULL, "GuestIp", 200, 0, ip_parameters, GUEST, get_guest_ip, 0 },
+	{ "PUT", "vms/{id}/guest/ip", "setGuestIp", "Give an adapter addresses", "GuestIpNew", NULL, 204,
+	  0, NULL, GUEST, put_guest_ip, 0 },
+	{ "POST", "vms/{id}/guest/freeze", "freezeGuest", "Freeze its file systems for a backup",
+	  "GuestFreeze", NULL, 204, 0, NULL, GUEST, freeze_guest, 0 },
+	{ "POST", "vms/{id}/guest/thaw", "thawGuest", "Thaw them", NULL, NULL, 204, 0, NULL, GUEST,
+	  thaw_guest, 0 },
+	{ "POST", "vms/{id}/guest/copy", "copyToGuest", "Copy a file of the host into its guest",
+	  "GuestCopy", "Job", 202, ROUTE_WAIT, NULL, GUEST, copy_to_guest, 0 },
+	{ "GET", "vms/{id}/socket", "openSocket", "A connection to a program of its guest, as a WebSocket",
+	  NULL, NULL, 101, ROUTE_UPGRADE, socket_parameters,
+	  "not-unique wrong-state unsupported busy internal timeout", open_socket, 0 },
 	{ "GET", "vms/{id}/console", "openConsole", "The first COM port, as a WebSocket", NULL, NULL, 101,
 	  ROUTE_UPGRADE, console_parameters, "not-unique wrong-state unsupported busy internal",
 	  open_console, 0 },

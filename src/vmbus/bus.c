@@ -132,7 +132,16 @@ static bool message_request_offers(struct vmbus *bus, struct reader *r)
 	return true;
 }
 
-/* There are no socket transports yet: a connection is refused, not left waiting. */
+void vmbus_on_connect(struct vmbus *bus,
+		      int (*connect)(void *context, const struct guid *endpoint,
+				     const struct guid *service),
+		      void *context)
+{
+	bus->connect = connect;
+	bus->connect_context = context;
+}
+
+/* A connection is offered, or refused, but not left waiting. */
 static bool message_tl_connect(struct vmbus *bus, struct reader *r)
 {
 	struct vmbus_tl_connect_result m = {
@@ -142,6 +151,8 @@ static bool message_tl_connect(struct vmbus *bus, struct reader *r)
 
 	reader_copy(r, &m.endpoint, sizeof(m.endpoint));
 	reader_copy(r, &m.service, sizeof(m.service));
+	if (bus->connect && bus->connect(bus->connect_context, &m.endpoint, &m.service) >= 0)
+		return true;
 	if (bus->version >= VERSION_WIN10_V4_1)
 		bus_send(bus, &m, sizeof(m));
 	return true;

@@ -69,7 +69,8 @@ void channel_offer(struct vmbus_channel *ch)
 {
 	struct vmbus_offer_channel m = {
 		.header.type = le32_of(CHANNELMSG_OFFERCHANNEL),
-		.interface = ch->type->interface,
+		.interface =
+			guid_is_zero(&ch->type->interface) ? ch->options.interface : ch->type->interface,
 		.instance = ch->options.instance,
 		.flags = le16_of(ch->type->offer_flags),
 		.mmio_megabytes = le16_of(ch->options.mmio_megabytes),
@@ -761,4 +762,9 @@ struct loop *vmbus_channel_loop(const struct vmbus_channel *ch)
 unsigned vmbus_channel_vp_count(const struct vmbus_channel *ch)
 {
 	return partition_vp_count(ch->bus->partition);
+}
+
+int vmbus_channel_reference_time(const struct vmbus_channel *ch, uint64_t *ret)
+{
+	return partition_reference_time(ch->bus->partition, ret);
 }

@@ -17,7 +17,7 @@
 
 #define VMBUS_USER_DATA_SIZE 120
 #define VMBUS_MAX_PACKET                                                                           \
-	16384u /* bytes of one packet with its headers; larger ones break the channel */
+	16896u /* bytes of one packet with its headers: a socket's 16 KiB; larger ones break it */
 
 /* Packet types (Linux include/linux/hyperv.h names the same values VM_PKT_*). */
 enum vmbus_packet_type {
@@ -105,6 +105,7 @@ struct vmbus_device_type {
 };
 
 struct vmbus_offer_options {
+	struct guid interface; /* when the type has none (zero): sockets, whose services it names */
 	struct guid instance;
 	uint16_t mmio_megabytes;
 	uint8_t user_data[VMBUS_USER_DATA_SIZE];
@@ -141,6 +142,8 @@ struct gmem *vmbus_channel_gmem(const struct vmbus_channel *ch);
 struct loop *vmbus_channel_loop(const struct vmbus_channel *ch);
 /* VPs of the partition: the useful number of channels. */
 unsigned vmbus_channel_vp_count(const struct vmbus_channel *ch);
+/* The partition's reference time in 100 ns (TLFS 12.4), as the guest reads it. */
+int vmbus_channel_reference_time(const struct vmbus_channel *ch, uint64_t *ret) _must_check_;
 
 /*
  * Next packet from the guest: 1 and *ret, or 0 when the ring is empty (the guest will signal when

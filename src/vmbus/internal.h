@@ -96,6 +96,9 @@ struct vmbus {
 	bool quiet;
 	struct loop_task pause_task;
 
+	int (*connect)(void *context, const struct guid *endpoint, const struct guid *service);
+	void *connect_context;
+
 	struct list channels, gpadls;
 	uint8_t relids[VMBUS_MAX_RELID / 8 + 1];
 	struct vmbus_counters counters;

@@ -24,6 +24,15 @@ void vmbus_free(struct vmbus *bus);
 void vmbus_reset(struct vmbus *bus, void (*done)(void *context), void *context);
 
 /*
+ * Who is asked when the guest wants a connection to a service (sockets; devices/hvsock): 0 and an
+ * offer of that interface and instance follows, or negative: it is refused. One; NULL: all are.
+ */
+void vmbus_on_connect(struct vmbus *bus,
+		      int (*connect)(void *context, const struct guid *endpoint,
+				     const struct guid *service),
+		      void *context);
+
+/*
  * Saved state. No VP runs, and what the guest has posted was handed on (partition_drain). Pausing
  * waits for the last I/O into guest memory and lets each device come to rest; `done` is called
  * from the loop, unless vmbus_resume comes first. Resuming lets everything go on from where it

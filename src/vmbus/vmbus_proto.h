@@ -59,6 +59,7 @@ enum vmbus_message_type {
 
 #define VMBUS_OFFER_ENUMERATE_DEVICE_INTERFACE 0x1u
 #define VMBUS_OFFER_NAMED_PIPE_MODE            0x10u
+#define VMBUS_OFFER_TLNPI_PROVIDER             0x2000u /* a socket's */
 
 struct vmbus_message_header {
 	le32 type;

@@ -324,8 +324,6 @@ static int attach_check(const struct disks *d, const struct disks_drive *drive, 
 {
 	const struct drive_options *o = &drive->options;
 
-	if (live_may_change(d->live, err) < 0)
-		return -EBUSY;
 	if (o->controller >= d->count)
 		return error_set(err, -ENOENT,
 				 "there is no controller %u; the machine has %u, and another is "
@@ -425,11 +423,6 @@ int disks_load(struct disks *d, struct drive *drive, const struct drive_file *fi
 
 	if (r < 0)
 		return r;
-	r = live_may_change(d->live, err);
-	if (r < 0) {
-		drive_close(fresh, NULL);
-		return r;
-	}
 	l = leaving_new(d, fresh, end);
 	load.disk = fresh->disk;
 	load.arg = l;

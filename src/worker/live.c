@@ -82,16 +82,6 @@ int live_part_error(const struct live_call *call, const struct live_part *part, 
 	return code;
 }
 
-void live_saving(struct live *live, bool saving)
-{
-	live->saving = saving;
-}
-
-int live_may_change(const struct live *live, struct error *err)
-{
-	return live->saving ? error_set(err, -EBUSY, "the machine is being saved") : 0;
-}
-
 int live_quiet(const struct live *live, struct error *err)
 {
 	if (live->change)
@@ -259,8 +249,6 @@ static int call_check(struct live *live, struct live_call *call, struct error *e
 
 	if (live->settling && !change->internal)
 		return error_set(err, -EINVAL, "the machine is ending");
-	if (!change->internal && live_may_change(live, err) < 0)
-		return -EBUSY;
 	if (live->change)
 		return error_set(err, -EBUSY,
 				 "another change of a disk is under way; wait for its answer");
@@ -406,8 +394,6 @@ int live_remove(struct live *live, struct drive *drive, struct error *err)
 		why = "its requests wait for its storage; see to that first, or stop the machine";
 	else if (live->settling)
 		why = "the machine is ending";
-	else if (live->saving)
-		why = "the machine is being saved";
 	if (why)
 		return error_set(err, -EBUSY, "drive %u:%u: %s", drive->controller, drive->lun,
 				 why);

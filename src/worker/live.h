@@ -72,10 +72,6 @@ struct drive *live_find(const struct live *live, unsigned controller, unsigned l
 			struct error *err);
 bool live_changing(const struct live *live); /* a change is under way */
 
-/* The machine is being saved: nothing new is begun until that has failed. */
-void live_saving(struct live *live, bool saving);
-/* -EBUSY with words while drives may neither come nor go. */
-int live_may_change(const struct live *live, struct error *err) _must_check_;
 /* -EBUSY with words while the drives cannot be left as they are: a change is under way, or one is
  * frozen. */
 int live_quiet(const struct live *live, struct error *err) _must_check_;

@@ -7,10 +7,12 @@
 #include "worker/machine.h"
 
 #include "control/command.h"
+#include "devices/hvsock/hvsock.h"
 #include "firmware/boot.h"
 #include "firmware/memmap.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "lib/unix_socket.h"
 #include "worker/adapter_control.h"
 #include "worker/disk_control.h"
 #include "worker/disk_hot.h"
@@ -19,6 +21,7 @@
 #include "worker/memory.h"
 #include "worker/platform.h"
 #include "worker/saving.h"
+#include "worker/service_control.h"
 #include "worker/vm_description.h"
 #include "worker/vp.h"
 
@@ -39,6 +42,8 @@ struct machine {
 	struct disks *disks;
 	struct memory *memory;
 	struct adapters *adapters;
+	struct services *services;
+	struct hvsock *hvsock;
 	struct vps *vps;
 	int kernel_fd, initrd_fd, state_fd;
 
@@ -238,6 +243,8 @@ static void run_on(struct machine *m)
 	set_state(m, MACHINE_RUNNING);
 	platform_hold_input(m->platform, false);
 	vps_run(m->vps);
+	hvsock_pause(m->hvsock, false);
+	services_resume(m->services);
 }
 
 /* From its beginning, or from a saved state. */
@@ -494,6 +501,8 @@ static void on_all_parked(struct loop_task *t)
 
 	switch (m->state) {
 	case MACHINE_PAUSING:
+		services_pause(m->services);
+		hvsock_pause(m->hvsock, true);
 		pause_end(m);
 		break;
 	case MACHINE_RESETTING:
@@ -758,6 +767,34 @@ static int build_adapters(struct machine *m, struct error *err)
 	return r;
 }
 
+static void on_service_event(void *context, json_t *event, bool may_miss)
+{
+	machine_tell(context, event, may_miss);
+}
+
+static int build_services(struct machine *m, struct error *err)
+{
+	int r = services_new(m->loop, m->bus, m->description, &m->services, err);
+
+	if (r >= 0)
+		m->families[m->family_count++] = service_family(m->services, on_service_event, m);
+	return r;
+}
+
+static int build_sockets(struct machine *m, struct error *err)
+{
+	const struct vm_sockets *s = &m->description->sockets;
+	int fd;
+
+	if (!s->present)
+		return 0;
+	if (!s->path == (s->listener < 0))
+		return error_set(err, -EINVAL, "sockets: either a path or a listener");
+	fd = s->path ? unix_listen(s->path, 0, 16, err)
+		     : unix_listener_take((int)s->listener, "sockets.listener", err);
+	return fd < 0 ? fd : hvsock_new(m->loop, m->bus, fd, &m->hvsock, err);
+}
+
 static int build_bus(struct machine *m, struct error *err)
 {
 	const struct vm_description *d = m->description;
@@ -783,7 +820,10 @@ static int build_bus(struct machine *m, struct error *err)
 		live_on_storage(disks_live(m->disks), &m->storage);
 	m->families[m->family_count++] = disk_family(disks_live(m->disks));
 	m->families[m->family_count++] = disk_hot_family(m->disks);
-	return build_adapters(m, err);
+	r = build_adapters(m, err);
+	if (r >= 0)
+		r = build_services(m, err);
+	return r < 0 ? r : build_sockets(m, err);
 }
 
 static void serial_options(const struct vm_serial *s, struct console_options *ret)
@@ -885,6 +925,8 @@ void machine_free(struct machine *m)
 	(void)disks_close(m->disks, NULL);
 	disks_free(m->disks);
 	adapters_free(m->adapters);
+	services_free(m->services);
+	hvsock_free(m->hvsock);
 	vmbus_free(m->bus);
 	memory_free(m->memory);
 	platform_free(m->platform);

@@ -9,6 +9,7 @@
 #include "lib/sandbox.h"
 
 #include <seccomp.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define KVM_IOCTL_TYPE 0xae
@@ -45,6 +46,7 @@ static const int allowed[] = {
 	SCMP_SYS(recvmsg),
 	SCMP_SYS(sendto),
 	SCMP_SYS(recvfrom),
+	SCMP_SYS(shutdown), /* of a guest's socket that has ended one way */
 	/* disk images: I/O, growth, holes, durability */
 	SCMP_SYS(io_uring_enter),
 	SCMP_SYS(fdatasync),
@@ -59,6 +61,8 @@ int worker_sandbox_enter(struct error *err)
 	const struct sandbox_rule rules[] = {
 		{ SCMP_SYS(ioctl), 1, 0xff00, KVM_IOCTL_TYPE << 8 },
 		{ SCMP_SYS(tgkill), 0, UINT64_MAX, (uint64_t)getpid() },
+		/* Both ends are ours, one is handed to a program that asked for it. */
+		{ SCMP_SYS(socketpair), 0, UINT64_MAX, AF_UNIX },
 	};
 	const struct sandbox s = { allowed, ARRAY_SIZE(allowed), rules, ARRAY_SIZE(rules) };
 

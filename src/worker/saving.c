@@ -140,7 +140,6 @@ static void end(struct saving *s, int result)
 /* A save that failed: all goes on as if nothing was. */
 static void give_up(struct saving *s, int result)
 {
-	live_saving(disks_live(s->o.machine.disks), false);
 	vmbus_resume(s->o.machine.bus);
 	end(s, result);
 }
@@ -321,7 +320,6 @@ int saving_begin(const struct saving_options *o, struct saving **ret, struct err
 	s = saving_new(o, err);
 	if (!s)
 		return -ENOMEM;
-	live_saving(disks_live(o->machine.disks), true);
 	partition_drain(o->machine.partition);
 	vmbus_pause(o->machine.bus, on_paused, s);
 	*ret = s;
