@@ -2,7 +2,8 @@
 /*
  * A control socket: lines of JSON. A request is {"id": any, "command": "name", ...}; the answer
  * repeats the id and has "ok", and "error" with words when not ok. Files come with a request as
- * descriptors (SCM_RIGHTS). Events come unasked. What there is to command is in families
+ * descriptors (SCM_RIGHTS); those that go with an answer come with its first byte or before, and it
+ * says in "descriptors" how many. Events come unasked. What there is to command is in families
  * (command.h). Everything that a client can make us keep is bounded; one that does not read its
  * answers is dropped. Event loop's thread.
  */

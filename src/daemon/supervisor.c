@@ -356,6 +356,7 @@ int supervisor_new(struct loop *loop, const struct supervisor_options *o, struct
 		supervisor_free(s);
 		return r;
 	}
+	s->no_console = o->no_console;
 	isolation_choose(s, o);
 	cgroup_choose(s, o->cgroup);
 	*ret = s;

@@ -55,6 +55,7 @@ struct supervisor_options {
 	 * what we may not. What it refuses is told as an end of the worker. NULL: we do it.
 	 */
 	const char *privd;
+	bool no_console; /* what it starts has no serial ports: partita-switchd */
 };
 
 int supervisor_new(struct loop *loop, const struct supervisor_options *o, struct supervisor **ret,
@@ -119,7 +120,11 @@ int supervisor_found(struct supervisor *s, void (*each)(void *context, const cha
  * closed). `done` comes once, with the answer (borrowed) or with an error: refused by the worker,
  * -EPIPE the worker is gone, -ETIMEDOUT no answer within `timeout_ms`.
  */
+#define WORKER_ANSWER_FDS 4
 struct worker_request {
+	bool wants_fds; /* those that come with the answer are `done`'s; else they are closed */
+	unsigned fd_count;
+	int fds[WORKER_ANSWER_FDS];
 	void (*done)(struct worker_request *r, int result, json_t *answer, const struct error *err);
 	struct list node;
 	struct loop_timer timer;

@@ -10,6 +10,7 @@
 #define WORKER_STATE_SIZE 32
 
 struct supervisor {
+	bool no_console;
 	struct loop *loop;
 	char *run, *worker, *keeper;
 	int run_fd;
@@ -137,6 +138,8 @@ void worker_privd_kill(struct worker *w);
 
 /* --- worker_link.c: the client of the control socket --- */
 
+#define LINK_FDS 16 /* a few answers' */
+
 struct worker_link {
 	struct worker *worker;
 	int fd; /* -1 = not connected */
@@ -149,6 +152,8 @@ struct worker_link {
 	struct list messages; /* to be sent */
 	struct list asked;    /* worker_request, in order */
 	int64_t serial;
+	unsigned fd_count; /* that came, before the answers that they belong to */
+	int fds[LINK_FDS];
 	bool closed; /* the worker is gone */
 };
 

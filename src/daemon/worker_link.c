@@ -89,8 +89,17 @@ static struct worker_request *request_find(struct worker_link *l, int64_t serial
 
 /* --- the connection --- */
 
+static void fds_close(const int *fds, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
 static void link_drop(struct worker_link *l)
 {
+	fds_close(l->fds, l->fd_count);
+	l->fd_count = 0;
 	loop_unwatch(&l->watch);
 	if (l->fd >= 0)
 		close(l->fd);
@@ -200,11 +209,28 @@ static void handle_state(struct worker_link *l, const json_t *o)
 		worker_on_state(l->worker, state);
 }
 
+/* Those that the answer says are its own become the request's; without one they are closed. */
+static void fds_take(struct worker_link *l, const json_t *o, struct worker_request *r)
+{
+	json_int_t said = json_integer_value(json_object_get(o, "descriptors"));
+	unsigned n = said < 0 || said > l->fd_count ? l->fd_count : (unsigned)said;
+
+	if (r && r->wants_fds && n <= WORKER_ANSWER_FDS) {
+		memcpy(r->fds, l->fds, n * sizeof(*r->fds));
+		r->fd_count = n;
+	} else {
+		fds_close(l->fds, n);
+	}
+	l->fd_count -= n;
+	memmove(l->fds, l->fds + n, l->fd_count * sizeof(*l->fds));
+}
+
 static void handle_answer(struct worker_link *l, json_t *o, int64_t serial)
 {
 	struct worker_request *r = request_find(l, serial);
 	const char *words = json_string_value(json_object_get(o, "error"));
 
+	fds_take(l, o, r);
 	if (serial != SERIAL_QUERY && !r)
 		return; /* it came too late, or was never asked */
 	l->retries = 0;
@@ -273,6 +299,42 @@ static bool input_grow(struct worker_link *l)
 	return true;
 }
 
+static void fds_receive(struct worker_link *l, struct msghdr *m)
+{
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+		unsigned count = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (unsigned i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
+			if (l->fd_count < LINK_FDS)
+				l->fds[l->fd_count++] = fd;
+			else
+				close(fd); /* the answer gets fewer than it says */
+		}
+	}
+}
+
+static ssize_t link_receive(struct worker_link *l)
+{
+	_Alignas(struct cmsghdr) char space[CMSG_SPACE(LINK_FDS * sizeof(int))];
+	struct iovec iov = { l->input + l->input_size, l->input_room - l->input_size };
+	struct msghdr m = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = space,
+		.msg_controllen = sizeof(space),
+	};
+	ssize_t n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n >= 0)
+		fds_receive(l, &m);
+	return n;
+}
+
 static void on_link(struct loop_watch *w, uint32_t events)
 {
 	struct worker_link *l = container_of(w, struct worker_link, watch);
@@ -286,7 +348,7 @@ static void on_link(struct loop_watch *w, uint32_t events)
 		link_lost(l);
 		return;
 	}
-	n = recv(l->fd, l->input + l->input_size, l->input_room - l->input_size, MSG_DONTWAIT);
+	n = link_receive(l);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -420,6 +482,7 @@ void worker_ask(struct worker *w, struct worker_request *r, json_t *request, con
 	int queued = -EPIPE;
 
 	list_init(&r->node);
+	r->fd_count = 0;
 	loop_timer_init(l->retry.loop, &r->timer, on_timer);
 	r->serial = ++l->serial;
 	list_append(&l->asked, &r->node);

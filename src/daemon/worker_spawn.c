@@ -133,6 +133,8 @@ static int sockets_pass(struct worker *w, struct worker_files *f, json_t *descri
 	if (n < 0)
 		return n;
 	json_object_set_new(description, "control", json_pack("{s:i}", "listener", n));
+	if (w->supervisor->no_console)
+		return 0;
 	n = pass(f, unix_listen(w->sockets, 0600, BACKLOG, err), err);
 	if (n < 0)
 		return n;
