@@ -5,6 +5,7 @@
  */
 #include "daemon/vm_internal.h"
 
+#include "daemon/network.h"
 #include "daemon/vm_file.h"
 #include "lib/cleanup.h"
 #include "lib/folder.h"
@@ -72,6 +73,7 @@ static int copy_options(struct daemon *d, const struct daemon_options *o, struct
 	int r;
 
 	d->user = o->user;
+	d->networks_wanted = o->switchd && o->natd;
 	d->begun = time_ms();
 	d->state_folder = strdup(o->state_folder);
 	d->run_folder = strdup(o->run_folder);
@@ -84,6 +86,10 @@ static int copy_options(struct daemon *d, const struct daemon_options *o, struct
 
 static int daemon_open(struct daemon *d, const struct daemon_options *o, struct error *err)
 {
+	const struct networks_options n = { .run_folder = o->run_folder,
+					    .switchd = o->switchd,
+					    .natd = o->natd,
+					    .keeper = o->keeper };
 	int r = copy_options(d, o, err);
 
 	if (r == 0)
@@ -100,6 +106,8 @@ static int daemon_open(struct daemon *d, const struct daemon_options *o, struct 
 		memory_begin(d);
 	if (r == 0)
 		r = open_supervisor(d, o, err);
+	if (r == 0)
+		r = networks_new(d, &n, &d->networks, err);
 	return r == 0 ? vms_load(d, err) : r;
 }
 
@@ -121,6 +129,8 @@ int daemon_new(struct loop *loop, const struct daemon_options *o, struct daemon 
 	event_add(d->events, SEVERITY_INFORMATION, "service-began", NULL, NULL,
 		  json_pack("{s:s,s:i}", "version", PARTITA_VERSION, "machines", (int)d->vm_count),
 		  "the service began, with %u machines", d->vm_count);
+	if (networks_adopt(d->networks, err) < 0)
+		log_line("switches: %s", err->message);
 	vms_adopt(d);
 	starts_begin(d);
 	*ret = d;
@@ -139,6 +149,7 @@ void daemon_free(struct daemon *d)
 	memory_end(d);
 	index_free(d);
 	supervisor_free(d->supervisor);
+	networks_free(d->networks);
 	host_free(d);
 	jobs_free(d->jobs);
 	events_free(d->events);

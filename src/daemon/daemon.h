@@ -18,6 +18,7 @@ struct daemon_options {
 	const char *run_folder;      /* sockets and workers */
 	bool user;                   /* a user's own service, not the host's */
 	const char *worker, *keeper; /* programs */
+	const char *switchd, *natd;  /* the same; NULL: no networks */
 	const char *cgroup;          /* delegated to us (supervisor.h); NULL: none */
 	const char *privd;           /* socket of partita-privd; NULL: none */
 };
@@ -29,6 +30,8 @@ struct daemon {
 	struct events *events;
 	struct jobs *jobs;
 	struct supervisor *supervisor;
+	struct networks *networks; /* network.h */
+	bool networks_wanted;      /* there are programs for them */
 	struct metering *metering; /* metering.h */
 	struct host_settings host; /* host.schema.json */
 	uint64_t host_revision;

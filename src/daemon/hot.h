@@ -14,6 +14,7 @@
 #define HOT_FDS 32
 
 struct hot_view {
+	const struct vm *vm;
 	const char *folder;    /* of the machine */
 	const json_t *wanted;  /* the part of the description */
 	const json_t *answers; /* of the worker, to all that was asked */
@@ -21,9 +22,17 @@ struct hot_view {
 };
 
 struct hot_step {
+	struct worker *target; /* who is asked; NULL: the machine's worker */
 	json_t *request;
 	int fds[HOT_FDS]; /* go along */
 	unsigned fd_count;
+	bool wants_fds; /* that come with the answer */
+	/*
+	 * Once, when it was answered; or with NULL, when it was not or nobody wants it any more.
+	 * Descriptors that it does not take (-1) are closed. NULL is fine.
+	 */
+	void (*took)(void *context, const json_t *answer, int *fds, unsigned fd_count);
+	void *context;
 };
 
 /* A part of a machine that can change while it runs. */
@@ -34,9 +43,9 @@ struct hot_part {
 	/* 1 and the next step; 0: it is as wanted; negative with words. */
 	int (*next)(const struct hot_view *view, struct hot_step *ret, struct error *err);
 };
-extern const struct hot_part hot_disks;
+extern const struct hot_part hot_disks, hot_adapters, hot_ports;
 
-/* Whether a worker with the one description has to change to be as the other says. */
+/* Whether a worker with the one description (vm_describe_parts) has to change for the other. */
 bool hot_differs(const json_t *description, const json_t *other);
 
 struct hot;

@@ -55,6 +55,7 @@ struct options {
 	struct daemon_options daemon;
 	struct door_options door;
 	char *state, *run, *machines, *socket, *worker, *keeper, *privd, *cgroup;
+	char *switchd, *natd;
 };
 
 struct program {
@@ -146,6 +147,9 @@ static int complete_options(struct options *o, struct error *err)
 		r = find_program("partita-keeper", "../daemon", &o->keeper, err);
 	if (r < 0)
 		return r;
+	/* Without these there are no networks. */
+	(void)find_program("partita-switchd", "../net", &o->switchd, NULL);
+	(void)find_program("partita-natd", "../net", &o->natd, NULL);
 	/* Root needs nobody; and in a user's own service machines run as the user. */
 	if (!o->privd && !user && geteuid() && !access(PRIVD_SOCKET, F_OK))
 		o->privd = strdup(PRIVD_SOCKET);
@@ -155,6 +159,8 @@ static int complete_options(struct options *o, struct error *err)
 	o->daemon.run_folder = o->machines;
 	o->daemon.worker = o->worker;
 	o->daemon.keeper = o->keeper;
+	o->daemon.switchd = o->switchd;
+	o->daemon.natd = o->natd;
 	o->daemon.privd = o->privd;
 	o->daemon.cgroup = o->cgroup;
 	o->door = (struct door_options){ o->socket, o->state };
@@ -217,6 +223,8 @@ static void options_deinit(struct options *o)
 	free(o->machines);
 	free(o->worker);
 	free(o->keeper);
+	free(o->switchd);
+	free(o->natd);
 	free(o->privd);
 	free(o->cgroup);
 }

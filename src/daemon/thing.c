@@ -8,6 +8,7 @@
 #include "daemon/key.h"
 #include "daemon/settings_change.h"
 #include "daemon/vm.h"
+#include "daemon/vm_registry.h"
 #include "daemon/words.h"
 #include "lib/cleanup.h"
 #include "lib/guid.h"
@@ -16,8 +17,10 @@
 #include <errno.h>
 #include <string.h>
 
-#define PRIMORDIAL    "Primordial"
-#define PRIMORDIAL_ID "d5bb3a4e-3f0e-4f2a-9d1a-6f1f2b0c7a10"
+#define PRIMORDIAL        "Primordial"
+#define DEFAULT_SWITCH    "Default Switch"
+#define DEFAULT_SWITCH_ID "c08cb7b8-9b3c-408e-8e30-5e16a3aeb444"
+#define PRIMORDIAL_ID     "d5bb3a4e-3f0e-4f2a-9d1a-6f1f2b0c7a10"
 
 struct kind {
 	const char *name, *create; /* create: the request that keys are kept for */
@@ -390,11 +393,32 @@ int thing_remove(struct daemon *d, const struct caller *c, enum thing_kind kind,
 	return finish(d, remove_row(d, c, kind, old, err), err);
 }
 
+/* Once: who removes it does not want it again. */
+static int default_switch_make(struct daemon *d, struct error *err)
+{
+	_cleanup_free_ char *made = NULL;
+	int r = registry_value_get(d->db, "default-switch", &made, err);
+
+	if (r < 0 || made)
+		return r;
+	r = database_run(d->db, err,
+			 "INSERT OR IGNORE INTO things (id, kind, name, settings, revision) "
+			 "VALUES ('" DEFAULT_SWITCH_ID "', 'switch', '" DEFAULT_SWITCH "', "
+			 "'{\"type\":\"nat\",\"notes\":\"The host''s network, by address "
+			 "translation\"}', 1)",
+			 "");
+	return r < 0 ? r : registry_value_set(d->db, "default-switch", "made", err);
+}
+
 int things_init(struct daemon *d, struct error *err)
 {
-	return database_run(d->db, err,
-			    "INSERT OR IGNORE INTO things (id, kind, name, settings, revision) "
-			    "VALUES ('" PRIMORDIAL_ID "', 'pool', '" PRIMORDIAL "', "
-			    "'{\"notes\":\"All of the host\"}', 1)",
-			    "");
+	int r = d->networks_wanted ? default_switch_make(d, err) : 0;
+
+	return r < 0 ? r
+		     : database_run(
+			       d->db, err,
+			       "INSERT OR IGNORE INTO things (id, kind, name, settings, revision) "
+			       "VALUES ('" PRIMORDIAL_ID "', 'pool', '" PRIMORDIAL "', "
+			       "'{\"notes\":\"All of the host\"}', 1)",
+			       "");
 }

@@ -442,6 +442,8 @@ int vm_create(struct daemon *d, const struct caller *c, json_t *settings, const 
 	}
 	r = new_settings(c, settings, &s, err);
 	if (r == 0)
+		r = vm_adapters_fill(d, &s, err);
+	if (r == 0)
 		r = check_new(d, c, OP_CREATE_VM, &s, err);
 	if (r == 0)
 		r = folder ? check_folder(d, c, folder, err) : choose_folder(d, &s, &chosen, err);

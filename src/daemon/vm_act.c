@@ -7,6 +7,7 @@
  */
 #include "daemon/vm_internal.h"
 
+#include "daemon/network.h"
 #include "daemon/vm_check.h"
 #include "daemon/vm_describe.h"
 #include "daemon/vm_guest.h"
@@ -433,8 +434,9 @@ static void report_steady(struct vm *vm, enum vm_state state)
 	    (vm->job && !vm_state_steady(was) && vm_state_end(was) != state))
 		return;
 	vm_state_set(vm, state, NULL);
-	if (was == VM_STARTING && !vm->job)
-		vm_hot_settle(vm); /* it was taken over */
+	/* It was taken over, or its adapters wait to be plugged in. */
+	if (was == VM_STARTING && (!vm->job || vm->settings.network_adapters_count))
+		vm_hot_settle(vm);
 	if (vm_state_steady(was))
 		tell(vm, SEVERITY_INFORMATION, state == VM_PAUSED ? "vm-paused" : "vm-resumed",
 		     state == VM_PAUSED ? "is paused" : "runs again");
@@ -591,6 +593,8 @@ static void on_worker_ended(void *context, struct worker *w, enum worker_end end
 	vm_timer_clear(vm);
 	vm_hot_end(vm, "the machine ended meanwhile");
 	vm_memory_gone(vm);
+	if (vm->daemon->networks)
+		networks_unplug_vm(vm->daemon->networks, vm->id);
 	vm->worker = NULL;
 	vm_guest_forget(vm);
 	if (e->cancelling)
@@ -865,11 +869,20 @@ static void on_timer(struct loop_timer *t)
 		on_guest_second(&e->vm);
 }
 
+static void on_settle(struct loop_task *t)
+{
+	struct vm *vm = &container_of(t, struct vm_entry, settle)->vm;
+
+	if (vm->worker)
+		vm_hot_settle(vm);
+}
+
 void vm_act_init(struct vm *vm)
 {
 	list_init(&entry_of(vm)->request.node);
 	loop_timer_init(vm->daemon->loop, &entry_of(vm)->timer, on_timer);
 	vm_guest_init(vm);
+	loop_task_init(&entry_of(vm)->settle, on_settle);
 }
 
 /* --- what an earlier service left --- */
@@ -982,6 +995,7 @@ void vm_let_go(struct vm *vm)
 		worker_ask_cancel(&e->cancel);
 	e->asking = e->cancelling = false;
 	vm_hot_end(vm, NULL);
+	loop_cancel(vm->daemon->loop, &e->settle);
 	vm_timer_clear(vm);
 	vm_memory_gone(vm);
 	vm_guest_let_go(vm);

@@ -38,6 +38,7 @@ struct change {
 	uint32_t operations;         /* a bit for each that it takes */
 	bool limits;                 /* of its process, at once */
 	bool memory;
+	bool adapters; /* are among what changes */
 	struct error *err;
 };
 
@@ -87,6 +88,7 @@ static int on_difference(void *context, const struct settings_difference *d)
 	r = d->operation ? operation_find(d->operation, &op) : 0;
 	assert(r == 0);
 	ch->operations |= BIT(op);
+	ch->adapters |= !strncmp(d->path, "network_adapters", 16);
 	ch->limits |= !strcmp(d->path, "processors.limit") ||
 		      !strcmp(d->path, "processors.weight") ||
 		      !strcmp(d->path, "memory.host_maximum");
@@ -123,6 +125,8 @@ static int change_decide(struct change *ch, const json_t *patch)
 	if (!merged)
 		return error_set(ch->err, -ENOMEM, "not enough memory");
 	r = schema_decode(&vm_settings_schema, merged, &ch->settings, ch->err);
+	if (r == 0)
+		r = vm_adapters_fill(ch->d, &ch->settings, ch->err);
 	if (r < 0)
 		return r;
 	new = schema_encode(&vm_settings_schema, &ch->settings);
@@ -177,6 +181,8 @@ static int change_make(struct change *ch)
 		vm_settings_take(ch->vm, &ch->settings);
 		if (ch->memory)
 			vm_memory_follow(ch->vm);
+		if (ch->adapters)
+			vm_adapters_conflicts(ch->vm);
 	} else if (ch->limits && ch->vm->worker &&
 		   vm_limits_apply(ch->vm, &ch->vm->settings, &ignored) < 0) {
 		log_line("vm %s: %s", ch->vm->id, ignored.message);
@@ -209,7 +215,11 @@ struct vm_hot_change {
 
 static void hot_change_free(struct vm_hot_change *hc)
 {
-	entry_of(hc->vm)->hot = NULL;
+	struct vm_entry *e = entry_of(hc->vm);
+
+	e->hot = NULL;
+	if (e->settle_again)
+		loop_defer(hc->vm->daemon->loop, &e->settle);
 	hot_free(hc->hot);
 	json_decref(hc->old);
 	json_decref(hc->new);
@@ -330,8 +340,8 @@ static int change_begin(struct change *ch, bool force, struct job **ret)
 				 under_way->job->id);
 	if (!ch->vm->worker)
 		return change_make(ch);
-	old = vm_describe(&ch->vm->settings, host_memory_total());
-	new = vm_describe(&ch->settings, host_memory_total());
+	old = vm_describe_parts(&ch->vm->settings);
+	new = vm_describe_parts(&ch->settings);
 	if (!old || !new)
 		return error_set(ch->err, -ENOMEM, "not enough memory");
 	if (!hot_differs(old, new))
@@ -362,9 +372,10 @@ static void on_settled(void *context, int result, unsigned steps, const struct e
 
 void vm_hot_settle(struct vm *vm)
 {
-	_cleanup_json_ json_t *wanted = vm_describe(&vm->settings, host_memory_total());
+	_cleanup_json_ json_t *wanted = vm_describe_parts(&vm->settings);
 	struct vm_hot_change *hc;
 
+	entry_of(vm)->settle_again = entry_of(vm)->hot != NULL;
 	if (entry_of(vm)->hot || !wanted)
 		return;
 	hc = hot_change_new(vm, NULL, NULL);

@@ -415,14 +415,6 @@ static bool asks_encryption(const struct vm_settings *s)
 	return s->security.encrypt_state || s->security.shielded;
 }
 
-static bool asks_switch(const struct vm_settings *s)
-{
-	for (unsigned i = 0; i < s->network_adapters_count; i++)
-		if (s->network_adapters[i].switch_)
-			return true;
-	return false;
-}
-
 static bool asks_other_console(const struct vm_settings *s)
 {
 	for (unsigned i = 1; i < s->com_ports_count; i++)
@@ -483,8 +475,6 @@ static const struct lack {
 	{ asks_tpm, "security.tpm", "no virtual TPM", "set security.tpm to false" },
 	{ asks_encryption, "security.encrypt_state", "no encrypted or shielded machines",
 	  "set security.encrypt_state and security.shielded to false" },
-	{ asks_switch, "network_adapters", "no network",
-	  "disconnect the adapters: leave out their switch" },
 	{ asks_other_console, "com_ports", "no console but COM1",
 	  "make the first port the console" },
 	{ asks_checkpoints, "checkpoints.automatic", "no checkpoints",

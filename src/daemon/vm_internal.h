@@ -44,8 +44,10 @@ struct vm_entry {
 	struct loop_timer timer;
 	enum vm_timer timer_use;
 	struct vm_hot_change *hot; /* a change of the running worker, under way */
-	unsigned failures;         /* one after another */
-	char storage[256];         /* what was wrong with it, the last time */
+	bool settle_again;         /* when that has ended */
+	struct loop_task settle;
+	unsigned failures; /* one after another */
+	char storage[256]; /* what was wrong with it, the last time */
 	struct memory_facts memory;
 	/* The guest was asked to shut down or to restart. */
 	struct {
@@ -130,6 +132,15 @@ void vm_act_init(struct vm *vm);
 void vm_remember(struct vm *vm, bool running, const char *critical);
 /* What the registry had when it was loaded. */
 void vm_recall(struct vm *vm, const struct registry_row *row);
+/* Its saved state, as it was found: what it says of the machine while no worker runs. */
+void vm_saved_find(struct vm *vm);
+/* When the host ends: 0, or why not. */
+int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
+
+/* --- vm_adapters.c --- */
+/* Ids and addresses that are not set are chosen. */
+int vm_adapters_fill(struct daemon *d, struct vm_settings *s, struct error *err) _must_check_;
+void vm_adapters_conflicts(struct vm *vm); /* tells of addresses that others have too */
 
 /* --- vm_things.c --- */
 /* Switches and pools that `s` names and `old` (NULL: none) did not must be there: -EINVAL. */
@@ -140,20 +151,12 @@ int vm_things_check(struct daemon *d, const struct vm_settings *s, const struct 
 void vm_storage_event(struct vm *vm, const json_t *event); /* a worker's */
 void vm_storage_wait(struct vm *vm);                       /* it is paused for that */
 void vm_storage_give_up(struct vm *vm);                    /* its time has passed */
-/* Its saved state, as it was found: what it says of the machine while no worker runs. */
-void vm_saved_find(struct vm *vm);
-/* When the host ends: 0, or why not. */
-int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
 
 /* --- vm_change.c --- */
 /* Makes the worker, which was taken over, what the settings say. */
 void vm_hot_settle(struct vm *vm);
 /* The worker has gone: a change under way fails with these words. NULL: the service ends. */
 void vm_hot_end(struct vm *vm, const char *words);
-/* Its saved state, as it was found: what it says of the machine while no worker runs. */
-void vm_saved_find(struct vm *vm);
-/* When the host ends: 0, or why not. */
-int vm_save_for_host(struct vm *vm, struct error *err) _must_check_;
 
 /* --- vm_auto.c --- */
 void vm_stop_unsaved(struct vm *vm, const char *words); /* the host ends, and it cannot be saved */

@@ -3,6 +3,7 @@
  * A machine as the doors show it (docs/rest.md). Lists show thousands: what is not asked for is not
  * made, and files are looked at only for the status.
  */
+#include "daemon/network.h"
 #include "daemon/vm_internal.h"
 
 #include "daemon/vm_check.h"
@@ -112,13 +113,14 @@ static json_t *status_json(struct vm *vm, json_t *warnings)
 	if (vm->worker)
 		json_object_set_new(status, "guest", vm_guest_json(vm));
 	add_usage(status, vm);
+	json_object_set_new(status, "addresses", networks_addresses(vm->daemon->networks, vm->id));
 	json_object_set_new(status, "warnings", warnings);
 	return status;
 }
 
 /* Most of thousands are off, and nothing is wrong with them. */
 static const char off_text[] = "{\"uptime_s\":0,\"started\":null,\"pid\":null,"
-			       "\"memory_assigned_mib\":0,\"warnings\":[]}";
+			       "\"memory_assigned_mib\":0,\"addresses\":[],\"warnings\":[]}";
 
 char *vm_status_text(struct vm *vm)
 {

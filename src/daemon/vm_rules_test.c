@@ -177,7 +177,6 @@ static const struct {
 	{ KERNEL ",'security':{'tpm':true}", "security.tpm", "no virtual TPM" },
 	{ KERNEL ",'security':{'shielded':true}", "security.encrypt_state", "shielded" },
 	{ KERNEL ",'network_adapters':[{}]", NULL, NULL },
-	{ KERNEL ",'network_adapters':[{},{'switch':'lan'}]", "network_adapters", "no network" },
 	{ KERNEL ",'com_ports':[{'kind':'console'}]", NULL, NULL },
 	{ KERNEL ",'com_ports':[{},{'kind':'console'}]", "com_ports", "but COM1" },
 	{ KERNEL ",'checkpoints':{'automatic':true}", "checkpoints.automatic", "no checkpoints" },

@@ -468,7 +468,7 @@ static const struct component written[] = {
 		"properties": {
 			"id": { "type": "string", "minLength": 36, "maxLength": 36 },
 			"name": { "type": "string" },
-			"type": { "type": "string", "enum": ["external", "internal", "private"] },
+			"type": { "type": "string", "enum": ["external", "internal", "nat", "private"] },
 			"notes": { "type": "string" }
 		} }) },
 	{ "SwitchNew", TEXT({
@@ -478,7 +478,7 @@ static const struct component written[] = {
 		"additionalProperties": false,
 		"properties": {
 			"name": { "type": "string", "minLength": 1, "maxLength": 100 },
-			"type": { "type": "string", "enum": ["external", "internal", "private"],
+			"type": { "type": "string", "enum": ["external", "internal", "nat", "private"],
 				"default": "private" },
 			"notes": { "type": "string", "minLength": 0, "maxLength": 4096, "default": "" }
 		} }) },
@@ -488,7 +488,7 @@ static const struct component written[] = {
 		"additionalProperties": false,
 		"properties": {
 			"name": { "type": "string", "minLength": 1, "maxLength": 100 },
-			"type": { "type": "string", "enum": ["external", "internal", "private"] },
+			"type": { "type": "string", "enum": ["external", "internal", "nat", "private"] },
 			"notes": { "type": ["string", "null"], "minLength": 0, "maxLength": 4096 }
 		} }) },
 	{ "Pool", TEXT({
