@@ -232,7 +232,7 @@ bare_start() {
 start() {
 	asked ours-start POST 'vms/machine-0001/start?wait=10'
 	grep -q '"completed"' "$work/output" || { cat "$work/output" && exit 1; }
-	"$partita" vm stop machine-0001 >/dev/null 2>&1
+	"$partita" vm stop machine-0001 --turn-off >/dev/null 2>&1
 	"$partita" run --engine fake --memory 64M --kernel "$kernel" --disk "$work/disk.raw" \
 		--serial none --show-description | sed \
 		"1s|{|{ \"control\": { \"path\": \"$sockets/bare\" },|" >"$work/bare.json"

@@ -92,8 +92,8 @@ all() {
 }
 
 begin bash "bash --noprofile --rcfile $tmp/bashrc -i"
-all 'partita vm register remove rename reset resume'
+all 'partita vm register remove rename reset restart resume'
 zpty -d shell
 begin zsh "env ZDOTDIR=$tmp/zsh zsh -d -i"
-all 'partita vm register remove rename reset resume'
+all 'partita vm register remove rename reset restart resume'
 print 'bash and zsh complete'

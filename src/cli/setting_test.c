@@ -158,7 +158,7 @@ static void test_adapters_and_ports_are_written_in_one_word(void **state)
 	applies("{\"network_adapters\":[{}]}", "adapter", "");
 	applies("{\"com_ports\":[{\"kind\":\"socket\",\"path\":\"/run/x\"}]}", "com",
 		"socket,path=/run/x");
-	refuses("there is no \"x\"; there are name=", "adapter", "lan,x");
+	refuses("there is no \"x\"; there are id=, name=", "adapter", "lan,x");
 }
 
 static void test_files_that_are_here_get_their_full_path(void **state)

@@ -642,7 +642,7 @@ static const struct command_verb verbs[] = {
 	  .options = show_options, .run = run_show },
 	{ .name = "set", ONE, .summary = "Change a machine's settings", .settings = SETTINGS_CHANGE,
 	  .schema = &vm_settings_schema,
-	  .notes = "Disks and adapters that are named are added; an adapter replaces one of its name. "
+	  .notes = "Disks and adapters that are named are added; an adapter of the same name is changed. "
 		   "COM ports replace those that there are. An empty text takes a setting away. Drives "
 		   "come and go also while the machine runs.",
 	  .examples = "partita vm set web --cpus 4 --memory 4G\n"

@@ -31,6 +31,6 @@ int vm_run_eject(struct command *c);
  */
 int drives_place(json_t *controllers, json_t *drives, struct error *err) _must_check_;
 int drive_remove(json_t *controllers, const char *place, struct error *err) _must_check_;
-/* Those of the same name are replaced. */
+/* Those of the same name are changed: what is not said of them stays. */
 int adapters_place(json_t *adapters, json_t *added, struct error *err) _must_check_;
 int adapter_remove(json_t *adapters, const char *name, struct error *err) _must_check_;

@@ -112,7 +112,7 @@ int adapters_place(json_t *adapters, json_t *added, struct error *err)
 		int at = name ? adapter_at(adapters, name) : -1;
 
 		if ((at < 0 ? json_array_append(adapters, a)
-			    : json_array_set(adapters, (size_t)at, a)) < 0)
+			    : json_object_update(json_array_get(adapters, (size_t)at), a)) < 0)
 			return error_set(err, -ENOMEM, "out of memory");
 	}
 	return 0;

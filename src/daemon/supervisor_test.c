@@ -970,8 +970,8 @@ static void test_only_what_was_passed_is_open_in_a_worker(void **state)
 		      "done\nexit 1");
 	start(f, &v);
 	until(f, v.ended);
-	/* Description, control, console, kernel. */
-	assert_string_equal(v.words, "5.6.7.8.");
+	/* Description, control, sockets, console, kernel. */
+	assert_string_equal(v.words, "5.6.7.8.9.");
 	close(spare);
 }
 

@@ -252,6 +252,11 @@ static void test_a_worker_takes_what_it_is_told(void **state)
 		"storvsp", "sub_channels", 2, "on_reset", "stop", "on_storage_error", "wait");
 	assert_non_null(e);
 	json_object_set_new(e, "memory_maximum", json_integer(2048));
+	json_object_set_new(e, "network", json_array());
+	json_object_set_new(e, "integration_services",
+			    json_pack("{s:b,s:b,s:b,s:b,s:b,s:b}", "heartbeat", 1, "shutdown", 1,
+				      "time_synchronization", 1, "key_value_exchange", 1, "vss", 1,
+				      "guest_services", 0));
 	assert_true(json_equal(d, e));
 	assert_worker_takes(d);
 	json_decref(d);

@@ -199,7 +199,9 @@ static void look(struct console *c)
 		target = vm_target(vm);
 	if (c->fd >= 0 && (!vm || !authz_allowed(d->authz, &c->caller,
 						 operation_of(c->socket, c->read_only), &target)))
-		finish(c, WEBSOCKET_POLICY, "you may not do this any more");
+		finish(c, WEBSOCKET_POLICY,
+		       c->socket ? "you may not use this socket any more"
+				 : "you may not see this console any more");
 }
 
 static void on_timer(struct loop_timer *t)
