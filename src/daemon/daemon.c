@@ -86,7 +86,7 @@ static int copy_options(struct daemon *d, const struct daemon_options *o, struct
 
 static int daemon_open(struct daemon *d, const struct daemon_options *o, struct error *err)
 {
-	const struct networks_options n = { .run_folder = o->run_folder,
+	const struct networks_options n = { .run_folder = o->network_folder,
 					    .switchd = o->switchd,
 					    .natd = o->natd,
 					    .keeper = o->keeper };

@@ -19,6 +19,7 @@ struct daemon_options {
 	bool user;                   /* a user's own service, not the host's */
 	const char *worker, *keeper; /* programs */
 	const char *switchd, *natd;  /* the same; NULL: no networks */
+	const char *network_folder;  /* where these run */
 	const char *cgroup;          /* delegated to us (supervisor.h); NULL: none */
 	const char *privd;           /* socket of partita-privd; NULL: none */
 };

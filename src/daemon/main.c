@@ -161,6 +161,7 @@ static int complete_options(struct options *o, struct error *err)
 	o->daemon.keeper = o->keeper;
 	o->daemon.switchd = o->switchd;
 	o->daemon.natd = o->natd;
+	o->daemon.network_folder = o->run;
 	o->daemon.privd = o->privd;
 	o->daemon.cgroup = o->cgroup;
 	o->door = (struct door_options){ o->socket, o->state };

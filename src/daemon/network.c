@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define ASK_MS        10000
@@ -48,6 +49,7 @@ struct network {
 
 struct networks {
 	struct daemon *d;
+	char *folder; /* of the service's sockets and ours */
 	struct supervisor *switches, *nats;
 	struct list list;
 };
@@ -197,7 +199,7 @@ static void network_replug(struct network *n)
 		struct vm *vm = list_entry(it, struct vm, node);
 
 		if (vm->worker && uses(vm, n))
-			vm_hot_settle(vm);
+			vm_hot_settle(vm, false);
 	}
 }
 
@@ -380,6 +382,18 @@ static int process_start(struct process *p, struct supervisor *s, json_t *descri
 	return r < 0 ? error_prefix(err, "the switch \"%s\"", p->network->name) : 0;
 }
 
+/* A folder that is only that network's, for sockets of its process. */
+static json_t *private_folder(struct network *n)
+{
+	_cleanup_free_ char *path = NULL;
+
+	if (asprintf(&path, "%s/nat-%s", n->owner->folder, n->id) < 0)
+		return NULL;
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		log_line("cannot make \"%s\": %s", path, strerror(errno));
+	return json_string(path);
+}
+
 /* The name servers that the host asks; its own stub is none that others could ask. */
 static json_t *resolvers(void)
 {
@@ -404,8 +418,9 @@ static int network_start(struct network *n, struct error *err)
 	}
 	if (r >= 0 && n->nat && !n->natd.worker)
 		r = process_start(&n->natd, n->owner->nats,
-				  json_pack("{s:s,s:s,s:o}", "name", n->name, "address",
-					    NAT_ADDRESS, "resolvers", resolvers()),
+				  json_pack("{s:s,s:s,s:o,s:o}", "name", n->name, "address",
+					    NAT_ADDRESS, "resolvers", resolvers(), "folder",
+					    private_folder(n)),
 				  &natd_events, err);
 	return r;
 }
@@ -691,9 +706,9 @@ static int supervise(struct networks *n, const struct networks_options *o, const
 		     const char *folder, struct supervisor **ret, struct error *err)
 {
 	_cleanup_free_ char *run = NULL;
-	struct supervisor_options so = { .worker = program,
-					 .keeper = o->keeper,
-					 .no_console = true };
+	struct supervisor_options so = {
+		.worker = program, .keeper = o->keeper, .no_console = true, .host_network = true
+	};
 
 	if (asprintf(&run, "%s/%s", o->run_folder, folder) < 0)
 		return error_set(err, -ENOMEM, "not enough memory");
@@ -710,6 +725,7 @@ int networks_new(struct daemon *d, const struct networks_options *o, struct netw
 	if (r < 0)
 		return r;
 	n->d = d;
+	n->folder = o->run_folder ? strdup(o->run_folder) : NULL;
 	list_init(&n->list);
 	if (o->switchd)
 		r = supervise(n, o, o->switchd, "switches", &n->switches, err);
@@ -731,6 +747,7 @@ void networks_free(struct networks *n)
 	supervisor_free(n->nats);
 	while (!list_empty(&n->list))
 		network_free(list_first(&n->list, struct network, node));
+	free(n->folder);
 	free(n);
 }
 

@@ -288,8 +288,8 @@ static void isolation_choose(struct supervisor *s, const struct supervisor_optio
 				? "workers run as the service does: it may not change its user"
 				: "workers run as the service does: no users are set aside for "
 				  "them");
-	s->namespaces = may(CAP_SYS_ADMIN);
-	if (!s->namespaces)
+	s->namespaces = !o->host_network && may(CAP_SYS_ADMIN);
+	if (!s->namespaces && !o->host_network)
 		note(s, "workers have no namespaces of their own: the service may not make any");
 }
 

@@ -55,7 +55,8 @@ struct supervisor_options {
 	 * what we may not. What it refuses is told as an end of the worker. NULL: we do it.
 	 */
 	const char *privd;
-	bool no_console; /* what it starts has no serial ports: partita-switchd */
+	bool no_console;   /* what it starts has no serial ports: partita-switchd */
+	bool host_network; /* what it starts works on the host's network: no namespaces */
 };
 
 int supervisor_new(struct loop *loop, const struct supervisor_options *o, struct supervisor **ret,

@@ -154,7 +154,8 @@ struct worker_link {
 	int64_t serial;
 	unsigned fd_count; /* that came, before the answers that they belong to */
 	int fds[LINK_FDS];
-	bool closed; /* the worker is gone */
+	bool greeting; /* our own first question is not answered yet */
+	bool closed;   /* the worker is gone */
 };
 
 int worker_link_init(struct worker_link *l, struct worker *w);

@@ -436,7 +436,7 @@ static void report_steady(struct vm *vm, enum vm_state state)
 	vm_state_set(vm, state, NULL);
 	/* It was taken over, or its adapters wait to be plugged in. */
 	if (was == VM_STARTING && (!vm->job || vm->settings.network_adapters_count))
-		vm_hot_settle(vm);
+		vm_hot_settle(vm, !vm->job);
 	if (vm_state_steady(was))
 		tell(vm, SEVERITY_INFORMATION, state == VM_PAUSED ? "vm-paused" : "vm-resumed",
 		     state == VM_PAUSED ? "is paused" : "runs again");
@@ -874,7 +874,7 @@ static void on_settle(struct loop_task *t)
 	struct vm *vm = &container_of(t, struct vm_entry, settle)->vm;
 
 	if (vm->worker)
-		vm_hot_settle(vm);
+		vm_hot_settle(vm, false);
 }
 
 void vm_act_init(struct vm *vm)

@@ -211,6 +211,7 @@ struct vm_hot_change {
 	struct caller caller;
 	struct error err;
 	struct job *job; /* NULL: no change, and nobody waits */
+	bool tell;
 };
 
 static void hot_change_free(struct vm_hot_change *hc)
@@ -356,6 +357,7 @@ static void on_settled(void *context, int result, unsigned steps, const struct e
 {
 	struct vm_hot_change *hc = context;
 	struct vm *vm = hc->vm;
+	bool tell = hc->tell;
 
 	hc->hot = NULL;
 	hot_change_free(hc);
@@ -363,14 +365,14 @@ static void on_settled(void *context, int result, unsigned steps, const struct e
 		event_add(vm->daemon->events, SEVERITY_WARNING, "vm-not-settled", vm->id, NULL,
 			  NULL, "\"%s\" is not what its settings say: %s", vm->settings.name,
 			  err->message);
-	else if (steps)
+	else if (steps && tell)
 		event_add(vm->daemon->events, SEVERITY_INFORMATION, "vm-settled", vm->id, NULL,
 			  json_pack("{s:i}", "steps", (int)steps),
 			  "what an unfinished change of \"%s\" had left was put right",
 			  vm->settings.name);
 }
 
-void vm_hot_settle(struct vm *vm)
+void vm_hot_settle(struct vm *vm, bool tell)
 {
 	_cleanup_json_ json_t *wanted = vm_describe_parts(&vm->settings);
 	struct vm_hot_change *hc;
@@ -381,6 +383,7 @@ void vm_hot_settle(struct vm *vm)
 	hc = hot_change_new(vm, NULL, NULL);
 	if (!hc)
 		return;
+	hc->tell = tell;
 	entry_of(vm)->hot = hc;
 	if (hot_change_run(hc, wanted, true, on_settled) < 0)
 		hot_change_free(hc);

@@ -154,7 +154,7 @@ void vm_storage_give_up(struct vm *vm);                    /* its time has passe
 
 /* --- vm_change.c --- */
 /* Makes the worker, which was taken over, what the settings say. */
-void vm_hot_settle(struct vm *vm);
+void vm_hot_settle(struct vm *vm, bool tell); /* tell: of what was not so */
 /* The worker has gone: a change under way fails with these words. NULL: the service ends. */
 void vm_hot_end(struct vm *vm, const char *words);
 

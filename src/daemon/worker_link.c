@@ -129,6 +129,8 @@ static void link_lost(struct worker_link *l)
 /* Whether an answer to an earlier request has still to come. */
 static bool waits_for_answers(struct worker_link *l, const struct message *m)
 {
+	if (l->greeting)
+		return true;
 	list_foreach(it, &l->asked) if (list_entry(it, struct worker_request, node)->serial <
 					m->serial) return true;
 	return false;
@@ -231,6 +233,7 @@ static void handle_answer(struct worker_link *l, json_t *o, int64_t serial)
 	const char *words = json_string_value(json_object_get(o, "error"));
 
 	fds_take(l, o, r);
+	l->greeting &= serial != SERIAL_QUERY;
 	if (serial != SERIAL_QUERY && !r)
 		return; /* it came too late, or was never asked */
 	l->retries = 0;
@@ -391,7 +394,7 @@ static void ask_state(struct worker_link *l)
 
 	list_init(&later);
 	list_splice(&later, &l->messages);
-	(void)message_queue(l, query, SERIAL_QUERY, NULL, 0);
+	l->greeting = message_queue(l, query, SERIAL_QUERY, NULL, 0) >= 0;
 	list_splice(&l->messages, &later);
 	json_decref(query);
 }

@@ -205,9 +205,9 @@ static void natd_run(struct lab *l, const int fds[NET_PORT_FDS], int tap, const 
 	dprintf(text[1],
 		"{\"name\": \"test\", \"address\": \"10.99.0.1/24\", \"resolvers\": "
 		"[\"192.0.2.2\"], "
-		"%s, \"descriptors\": {\"memory\": %d, \"socket\": %d, \"control\": %d, \"tap\": "
-		"%d, \"dns\": %d}}",
-		more, fds[0], fds[1], pair[1], tap, l->dns);
+		"%s, \"control\": {\"descriptor\": %d}, \"descriptors\": {\"memory\": %d, "
+		"\"socket\": %d, \"tap\": %d, \"dns\": %d}}",
+		more, pair[1], fds[0], fds[1], tap, l->dns);
 	close(text[1]);
 	l->natd = fork();
 	if (l->natd == 0) {

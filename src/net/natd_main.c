@@ -191,19 +191,18 @@ static void on_link(void *context, bool up, const char *words)
 
 static int control_open(struct program *p, struct error *err)
 {
-	const struct nat_descriptors *d = &p->description.descriptors;
+	const struct nat_control *d = &p->description.control;
 	struct control_options o = { .loop = p->loop,
 				     .listener = -1,
-				     .descriptor = (int)d->control,
+				     .descriptor = (int)d->descriptor,
 				     .families = families,
 				     .context = p };
 
 	p->family = (struct command_family){ .types = natd_commands, .context = p->nat };
-	if (d->control < 0 && d->control_listener < 0)
+	if (d->descriptor < 0 && d->listener < 0)
 		return 0;
-	if (d->control_listener >= 0) {
-		o.listener = unix_listener_take((int)d->control_listener,
-						"descriptors.control_listener", err);
+	if (d->listener >= 0) {
+		o.listener = unix_listener_take((int)d->listener, "control.listener", err);
 		if (o.listener < 0)
 			return o.listener;
 	}
