@@ -186,8 +186,7 @@ static void answer_send(struct control_server *c, struct client *client, struct 
 		return;
 	}
 	if (!err && command->answer_fd_count)
-		json_object_set_new(answer, "descriptors",
-				    json_integer(command->answer_fd_count));
+		json_object_set_new(answer, "descriptors", json_integer(command->answer_fd_count));
 	if (err || !client || client->fd < 0) {
 		fds_drop(command->answer_fds, command->answer_fd_count);
 		command->answer_fd_count = 0;

@@ -66,6 +66,8 @@ static int adapters_next(const struct hot_view *v, struct hot_step *step, struct
 		if (old)
 			continue;
 		step->request = json_deep_copy(o);
+		json_object_set(step->request, "adapter", json_object_get(o, "id"));
+		json_object_del(step->request, "id");
 		json_object_set_new(step->request, "command", json_string("adapter-add"));
 		return step->request ? 1 : -ENOMEM;
 	}

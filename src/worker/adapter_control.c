@@ -203,7 +203,7 @@ static int take_settings(struct command *c, struct adapter_settings *s, struct e
 {
 	uint64_t speed;
 	bool cable;
-	int r = take_guid(c->request, "id", &s->id, err);
+	int r = take_guid(c->request, "adapter", &s->id, err);
 
 	if (r >= 0)
 		r = take_mac(c->request, s->mac, err);
@@ -294,7 +294,7 @@ static int run_set(struct command *c, struct error *err)
 
 static const struct command_type adapter_commands[] = {
 	{ "adapter-query", " adapter ", run_query },
-	{ "adapter-add", " id mac name memory socket speed cable mac_changes ", run_add },
+	{ "adapter-add", " adapter mac name memory socket speed cable mac_changes ", run_add },
 	{ "adapter-remove", " adapter now ", run_remove },
 	{ "adapter-connect", " adapter memory socket ", run_connect },
 	{ "adapter-disconnect", " adapter ", run_disconnect },

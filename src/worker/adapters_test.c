@@ -140,7 +140,7 @@ static int add(struct bed *b, unsigned number, int *fds, unsigned fd_count)
 	char text[512];
 
 	snprintf(text, sizeof(text),
-		 "{\"command\":\"adapter-add\",\"id\":\"" ID
+		 "{\"command\":\"adapter-add\",\"adapter\":\"" ID
 		 "%u\",\"mac\":\"00:15:5d:00:00:0%u\"%s}",
 		 number, number, fd_count ? ",\"memory\":0,\"socket\":1" : "");
 	return ask(b, text, fds, fd_count);
@@ -213,7 +213,7 @@ static void test_ports(void **state)
 			fds, 1) < 0);
 	fds[0] = open("/dev/null", O_RDWR);
 	assert_true(ask(&b,
-			"{\"command\":\"adapter-add\",\"id\":\"" ID
+			"{\"command\":\"adapter-add\",\"adapter\":\"" ID
 			"5\",\"mac\":\"x\",\"memory\":0,"
 			"\"socket\":1}",
 			fds, 1) < 0);

@@ -191,7 +191,7 @@ static void plug_adapter(char *words, bool add)
 	net_port_fds(port, fds);
 	if (add)
 		snprintf(line, sizeof(line),
-			 "{\"command\":\"adapter-add\",\"id\":\"%s\",\"mac\":\"%s\",\"name\":"
+			 "{\"command\":\"adapter-add\",\"adapter\":\"%s\",\"mac\":\"%s\",\"name\":"
 			 "\"wire\",\"memory\":0,\"socket\":1}\n",
 			 id, mac);
 	else
