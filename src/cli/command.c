@@ -17,8 +17,9 @@
 #define HELP_COLUMN 34
 #define HELP_WIDTH  100
 
-const struct command_noun *const command_nouns[] = { &noun_vm,   &noun_job,  &noun_event,
-						     &noun_role, &noun_host, &noun_image };
+const struct command_noun *const command_nouns[] = { &noun_vm,    &noun_job,  &noun_event,
+						     &noun_role,  &noun_host, &noun_image,
+						     &noun_switch };
 const unsigned command_noun_count = ARRAY_SIZE(command_nouns);
 
 const struct command_option command_common[] = {

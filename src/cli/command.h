@@ -114,7 +114,8 @@ void command_deinit(struct command *c);
 /* All nouns, in the order of help. */
 extern const struct command_noun *const command_nouns[];
 extern const unsigned command_noun_count;
-extern const struct command_noun noun_vm, noun_job, noun_event, noun_role, noun_host, noun_image;
+extern const struct command_noun noun_vm, noun_job, noun_event, noun_role, noun_host, noun_image,
+	noun_switch;
 /* The options that every verb has. */
 extern const struct command_option command_common[];
 extern const struct command_option command_list_options[];
