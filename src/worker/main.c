@@ -83,6 +83,21 @@ static int read_all(int fd, char **ret_text, size_t *ret_size, struct error *err
 	return error_set(err, -EFBIG, "the description is larger than 1 MiB");
 }
 
+/* What the schema cannot say: only a DVD drive may be empty. */
+static int drives_check(const struct vm_description *d, struct error *err)
+{
+	for (unsigned i = 0; i < d->scsi_count; i++) {
+		for (unsigned j = 0; j < d->scsi[i].drives_count; j++) {
+			const struct vm_drive *drive = &d->scsi[i].drives[j];
+
+			if (drive->kind == VM_DRIVE_KIND_DISK && !drive->file.present)
+				return error_set(err, -EINVAL,
+						 "scsi[%u].drives[%u].file: is missing", i, j);
+		}
+	}
+	return 0;
+}
+
 static int read_description(const struct options *o, struct vm_description *ret, struct error *err)
 {
 	_cleanup_free_ char *text = NULL;
@@ -99,6 +114,8 @@ static int read_description(const struct options *o, struct vm_description *ret,
 	r = read_all(fd, &text, &size, err);
 	if (r >= 0)
 		r = vm_description_parse(text, size, ret, err);
+	if (r >= 0)
+		r = drives_check(ret, err);
 	return r < 0 ? error_prefix(err, "VM description") : 0;
 }
 
