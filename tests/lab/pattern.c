@@ -209,7 +209,8 @@ struct check {
 	const struct options *o;
 	struct part part;
 	uint32_t *last; /* of each sector of the part: the last write that must have happened */
-	uint64_t told, sectors_written;
+	uint64_t told, zeros, sectors_written;
+	uint32_t low, high; /* the writes that are missing, if told */
 };
 
 static uint32_t *last_writes(const struct options *o, const struct part *p)
@@ -245,6 +246,11 @@ static void wrong(struct check *c, uint64_t sector, const char *what)
 	uint32_t expected = c->last[sector - c->part.start];
 	char text[32] = "zeros";
 
+	if (!c->told || expected < c->low)
+		c->low = expected;
+	if (expected > c->high)
+		c->high = expected;
+	c->zeros += !strcmp(what, "zeros");
 	if (c->told++ >= MAX_TOLD)
 		return;
 	if (expected)
@@ -298,12 +304,16 @@ static int verify_part(struct check *c, int fd)
 	}
 	free(c->last);
 	free(buffer);
+	if (c->told)
+		printf("%s: job %u: %llu sectors of writes %u to %u are wrong, %llu hold zeros\n",
+		       c->o->path, c->part.job, (unsigned long long)c->told, c->low, c->high,
+		       (unsigned long long)c->zeros);
 	return c->told > 0;
 }
 
 static int verify_all(const struct options *o)
 {
-	uint64_t sectors, found = 0, wrongs = 0;
+	uint64_t sectors, found = 0;
 	int fd = open_disk(o, O_RDONLY, &sectors), failed = 0;
 
 	for (unsigned job = 0; job < o->jobs; job++) {
@@ -311,16 +321,13 @@ static int verify_all(const struct options *o)
 
 		failed |= verify_part(&c, fd);
 		found += c.sectors_written;
-		wrongs += c.told;
 	}
 	close(fd);
 	if (!failed && !found) {
 		printf("%s: none of the writes is there\n", o->path);
 		return 1;
 	}
-	if (failed)
-		printf("%s: %llu sectors are wrong\n", o->path, (unsigned long long)wrongs);
-	else
+	if (!failed)
 		printf("%s: verified, %llu sectors written\n", o->path, (unsigned long long)found);
 	return failed;
 }
