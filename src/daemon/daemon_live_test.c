@@ -551,7 +551,19 @@ static void test_what_fails_is_taken_back(void **state)
 	assert_has(t, vm, "0 a.raw, ");
 	assert_int_equal(vm->settings.scsi_controllers[0].drives_count, 1);
 	assert_int_equal(vm->settings.scsi_controllers[0].drives[0].location, 0);
-	set_fails(t, vm, "[" A ", {'location': 9, 'path': '$/c.raw', 'format': 'vhdx'}]", "VHDX");
+	set_fails(t, vm, "[" A ", {'location': 9, 'path': '$/c.raw', 'format': 'vhdx'}]",
+		  "is not a vhdx image");
+	/* nor for a moment, to make room for it */
+	set_fails(t, vm, "[{'location': 0, 'path': '$/c.raw', 'format': 'vhdx'}]",
+		  "is not a vhdx image");
+	assert_has(t, vm, "0 a.raw, ");
+	/* what only the worker finds */
+	snprintf(text, sizeof(text), "%s/empty.raw", t->folder);
+	fd = open(text, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	set_fails(t, vm, "[{'location': 0, 'path': '$/empty.raw', 'format': 'raw'}]",
+		  "smaller than one sector");
 	assert_has(t, vm, "0 a.raw, ");
 	set_fails(t, vm, "[{'location': 0, 'path': '$/a.raw', 'format': 'raw', 'read_only': true}]",
 		  "remove it and add it again");

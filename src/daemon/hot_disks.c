@@ -127,6 +127,18 @@ static json_t *place_of(const json_t *there)
 			 json_object_get(there, "lun"));
 }
 
+static bool file_is_there(const struct hot_view *v, const json_t *drive)
+{
+	_cleanup_free_ char *path = path_of(v, drive);
+	const json_t *answer, *there;
+	size_t i, j;
+
+	json_array_foreach((json_t *)v->answers, i, answer) json_array_foreach(
+		json_object_get(answer, "disks"), j,
+		there) if (path && file_of(there) && !strcmp(path, file_of(there))) return true;
+	return false;
+}
+
 /* --- steps --- */
 
 /* The file is passed; in the request, its place among those passed and its path. */
@@ -166,12 +178,12 @@ static int exchange(const struct hot_view *v, const json_t *there, const json_t 
 }
 
 /* Those of a differencing image follow it. */
-static int parents_pass(const struct hot_view *v, const char *path, json_t *files,
-			struct hot_step *step, struct error *err)
+static int parents_pass(const struct hot_view *v, const char *path, const char *format,
+			json_t *files, struct hot_step *step, struct error *err)
 {
 	char *chain[HOT_FDS];
 	unsigned count;
-	int r = image_chain(path, chain, ARRAY_SIZE(chain), &count, err);
+	int r = image_chain(path, format, chain, ARRAY_SIZE(chain), &count, err);
 
 	if (r < 0)
 		return r;
@@ -205,7 +217,8 @@ static int files_pass(const struct hot_view *v, const json_t *drive, json_t *fil
 		r = file ? 0 : -EIO;
 		json_decref(file);
 	} else if (!is_dvd(drive) && !is_raw(drive)) {
-		r = parents_pass(v, path, files, step, err);
+		r = parents_pass(v, path, json_string_value(json_object_get(drive, "format")),
+				 files, step, err);
 	}
 	return r;
 }
@@ -231,18 +244,40 @@ static int attach(const struct hot_view *v, size_t controller, const json_t *dri
 	return step->request ? 1 : -ENOMEM;
 }
 
+/*
+ * Makes room for another at the place. The guest must not lose its disk, even for a moment, to one
+ * that is no good: what can be known of that is found out before.
+ */
+static int detach_for(const struct hot_view *v, const json_t *there, const json_t *drive,
+		      struct hot_step *step, struct error *err)
+{
+	struct hot_step trial = { .fd_count = 0 };
+	json_t *files;
+	int r = 0;
+
+	if (!file_is_there(v, drive)) {
+		files = json_array();
+		r = files_pass(v, drive, files, &trial, err);
+		json_decref(files);
+		for (unsigned i = 0; i < trial.fd_count; i++)
+			close(trial.fds[i]);
+	}
+	return r < 0 ? r : detach(v, there, step);
+}
+
 /* One that is there. */
 static int next_there(const struct hot_view *v, const json_t *there, struct hot_step *step,
 		      struct error *err)
 {
 	const json_t *drive = wanted_at(v, there);
 
-	if (!drive || is_dvd(drive) != is_dvd(there) ||
-	    is_shared(there) != !!json_object_get(drive, "set"))
+	if (!drive)
 		return detach(v, there, step);
+	if (is_dvd(drive) != is_dvd(there) || is_shared(there) != !!json_object_get(drive, "set"))
+		return detach_for(v, there, drive, step, err);
 	if (!same_file(v, there, drive))
 		return is_dvd(drive) ? exchange(v, there, drive, step, err)
-				     : detach(v, there, step);
+				     : detach_for(v, there, drive, step, err);
 	if (json_is_true(json_object_get(drive, "read_only")) !=
 	    json_is_true(json_object_get(there, "read_only")))
 		return error_set(
@@ -268,18 +303,6 @@ static int next_of_those_there(const struct hot_view *v, struct hot_step *step, 
 			return r;
 	}
 	return 0;
-}
-
-static bool file_is_there(const struct hot_view *v, const json_t *drive)
-{
-	_cleanup_free_ char *path = path_of(v, drive);
-	const json_t *answer, *there;
-	size_t i, j;
-
-	json_array_foreach((json_t *)v->answers, i, answer) json_array_foreach(
-		json_object_get(answer, "disks"), j,
-		there) if (path && file_of(there) && !strcmp(path, file_of(there))) return true;
-	return false;
 }
 
 /* `free`: only where neither place nor file is taken now. */

@@ -147,7 +147,19 @@ static int run_all(struct run *run, const char *path, struct error *err)
 	return 0;
 }
 
-int image_chain(const char *path, char **ret, unsigned max, unsigned *ret_count, struct error *err)
+static int format_check(const char *path, const char *format, const json_t *list, struct error *err)
+{
+	const char *found = json_string_value(json_object_get(json_array_get(list, 0), "format"));
+
+	if (!format || (strcmp(format, "vhd") && strcmp(format, "vhdx")) ||
+	    (found && !strcmp(found, format)))
+		return 0;
+	return error_set(err, -EINVAL, "\"%s\" is not a %s image; it looks like %s", path, format,
+			 found ? found : "nothing known");
+}
+
+int image_chain(const char *path, const char *format, char **ret, unsigned max, unsigned *ret_count,
+		struct error *err)
 {
 	_cleanup_free_ struct run *run = calloc(1, sizeof(*run));
 	json_t *list;
@@ -157,6 +169,11 @@ int image_chain(const char *path, char **ret, unsigned max, unsigned *ret_count,
 	if (r < 0)
 		return r;
 	list = json_loadb(run->output, run->size, 0, NULL);
+	r = format_check(path, format, list, err);
+	if (r < 0) {
+		json_decref(list);
+		return r;
+	}
 	r = paths_take(list, ret, max, ret_count);
 	json_decref(list);
 	if (r < 0) {
