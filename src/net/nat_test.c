@@ -515,11 +515,12 @@ static void test_behind_the_kernel(void **state)
 			 0);
 	assert_non_null(strstr(l->out, "10.99.0."));
 	/* By router advertisement. */
-	assert_int_equal(in(l, l->guest,
-			    "for i in 1 2 3 4 5 6 7 8; do ip -6 addr show dev eth0 | grep -q "
-			    "'fd12:3456:789a:1:.*global' && exit; sleep 1; done; exit 1"),
-			 0);
-	assert_int_equal(in(l, l->guest, "ping -6 -c 1 -W 5 fd12:3456:789a:1::1"), 0);
+	assert_int_equal(
+		in(l, l->guest,
+		   "for i in 1 2 3 4 5 6 7 8; do ip -6 addr show dev eth0 -tentative | grep -q "
+		   "'fd12:3456:789a:1:.*global' && exit; sleep 1; done; exit 1"),
+		0);
+	assert_int_equal(in(l, l->guest, "ping -6 -c 3 -W 5 fd12:3456:789a:1::1"), 0);
 	control(l, "{\"command\": \"forward-add\", \"port\": 8080, \"machine\": \"10.99.0.5\", "
 		   "\"machine_port\": 80}\n");
 	assert_non_null(strstr(l->out, "partita-privd"));
