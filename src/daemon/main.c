@@ -14,10 +14,8 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -254,23 +252,6 @@ static void on_signal(struct loop_watch *w, uint32_t events)
 		loop_stop(p->loop);
 }
 
-static int watch_signals(struct program *p, struct error *err)
-{
-	sigset_t set;
-	int fd;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGPWR);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0 || loop_watch(p->loop, &p->signals, fd, EPOLLIN, on_signal) < 0)
-		return error_errno(err, -errno, "cannot watch for signals");
-	return 0;
-}
-
 /* As many as we may have, but no more than are of use. */
 static void raise_descriptors(void)
 {
@@ -301,7 +282,7 @@ static int program_begin(struct program *p, const struct options *o, struct erro
 	int r = loop_new(0, &p->loop, err);
 
 	if (r == 0)
-		r = watch_signals(p, err);
+		r = loop_watch_signals(p->loop, &p->signals, SIGPWR, on_signal, err);
 	if (r == 0)
 		r = daemon_new(p->loop, &o->daemon, &p->daemon, err);
 	return r == 0 ? open_doors(p, &o->door, err) : r;

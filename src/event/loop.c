@@ -15,10 +15,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -64,6 +67,25 @@ int loop_watch(struct loop *loop, struct loop_watch *w, int fd, uint32_t events,
 	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
 		return -errno;
 	*w = (struct loop_watch){ .fn = fn, .fd = fd, .loop = loop };
+	return 0;
+}
+
+int loop_watch_signals(struct loop *loop, struct loop_watch *w, int also,
+		       void (*fn)(struct loop_watch *, uint32_t), struct error *err)
+{
+	sigset_t set;
+	int fd;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	if (also)
+		sigaddset(&set, also);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0 || loop_watch(loop, w, fd, EPOLLIN, fn) < 0)
+		return error_errno(err, -errno, "cannot watch for signals");
 	return 0;
 }
 

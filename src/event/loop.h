@@ -34,6 +34,13 @@ struct loop_watch {
 int loop_watch(struct loop *loop, struct loop_watch *w, int fd, uint32_t events,
 	       void (*fn)(struct loop_watch *, uint32_t)) _must_check_;
 void loop_unwatch(struct loop_watch *w); /* harmless when not watched */
+/*
+ * What ends a program: SIGTERM, SIGINT and, if not 0, `also` come as signalfd's records to w->fd,
+ * which the program has until its end. They are blocked in this thread and in those it starts from
+ * now on; SIGPIPE is ignored.
+ */
+int loop_watch_signals(struct loop *loop, struct loop_watch *w, int also,
+		       void (*fn)(struct loop_watch *, uint32_t), struct error *err) _must_check_;
 
 /* A timer fires once at `deadline` (loop_now's clock, ns) unless disarmed; arming again moves it.
  */

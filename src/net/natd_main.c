@@ -16,13 +16,10 @@
 #include <linux/capability.h>
 #include <linux/sockios.h>
 #include <seccomp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -139,22 +136,6 @@ static void on_signal(struct loop_watch *w, uint32_t events)
 	container_of(w, struct program, signals)->stopped = true;
 }
 
-static int watch_signals(struct program *p, struct error *err)
-{
-	sigset_t set;
-	int fd;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0 || loop_watch(p->loop, &p->signals, fd, EPOLLIN, on_signal) < 0)
-		return error_errno(err, -errno, "cannot watch for signals");
-	return 0;
-}
-
 static const struct command_family *families(void *context, unsigned *ret_count)
 {
 	struct program *p = context;
@@ -215,7 +196,7 @@ static int program_begin(struct program *p, const struct options *o, struct erro
 	int r = loop_new(0, &p->loop, err);
 
 	if (!r)
-		r = watch_signals(p, err);
+		r = loop_watch_signals(p->loop, &p->signals, 0, on_signal, err);
 	if (!r)
 		r = natd_settings(&p->description, &s, err);
 	if (r < 0)

@@ -18,14 +18,11 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <seccomp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -165,22 +162,6 @@ static void on_signal(struct loop_watch *w, uint32_t events)
 	loop_stop(p->loop);
 }
 
-static int watch_signals(struct program *p, struct error *err)
-{
-	sigset_t set;
-	int fd;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0 || loop_watch(p->loop, &p->signals, fd, EPOLLIN, on_signal) < 0)
-		return error_errno(err, -errno, "cannot watch for signals");
-	return 0;
-}
-
 static const struct command_family *families(void *context, unsigned *ret_count)
 {
 	struct program *p = context;
@@ -229,7 +210,7 @@ static int program_setup(struct program *p, const struct options *o, struct erro
 	int r = loop_new(0, &p->loop, err);
 
 	if (r >= 0)
-		r = watch_signals(p, err);
+		r = loop_watch_signals(p->loop, &p->signals, 0, on_signal, err);
 	if (r >= 0)
 		r = switchd_new(p->loop, &p->description, &p->daemon, err);
 	if (r >= 0)

@@ -22,7 +22,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/signalfd.h>
 
 #define DESCRIPTION_LIMIT (1 * MIB)
@@ -131,22 +130,6 @@ static void on_signal(struct loop_watch *w, uint32_t events)
 		machine_command(worker->machine, MACHINE_POWER_OFF, &err);
 }
 
-static int watch_signals(struct worker *w, struct error *err)
-{
-	sigset_t set;
-	int fd;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0 || loop_watch(w->loop, &w->signals, fd, EPOLLIN, on_signal) < 0)
-		return error_errno(err, -errno, "cannot watch for signals");
-	return 0;
-}
-
 /*
  * The loop's thread does not preempt a running VP when it is woken: a guest that sends many
  * requests gets to put them all into its ring, and they are served and answered together. When the
@@ -165,7 +148,7 @@ static int worker_setup(struct worker *w, const struct options *o, struct error 
 	int r = loop_new(IO_DEPTH, &w->loop, err);
 
 	if (r >= 0)
-		r = watch_signals(w, err);
+		r = loop_watch_signals(w->loop, &w->signals, 0, on_signal, err);
 	if (r >= 0)
 		r = machine_new(w->loop, &w->description, &w->machine, err);
 	if (r >= 0)
