@@ -2,6 +2,7 @@
 /* See program.h. What an unprivileged caller can choose counts only when we run as that caller. */
 #include "lib/program.h"
 
+#include "lib/cleanup.h"
 #include "lib/types.h"
 
 #include <errno.h>
@@ -46,4 +47,28 @@ int program_find(const char *name, const char *built, char ret[static PATH_MAX],
 	if (is_program(ret, n))
 		return 0;
 	return error_set(err, -ENOENT, "%s is not in %.300s", name, chosen);
+}
+
+int program_description(int fd, size_t limit, char **ret_text, size_t *ret_size, struct error *err)
+{
+	_cleanup_free_ char *text = malloc(limit + 1);
+	size_t size = 0;
+	ssize_t n;
+
+	if (!text)
+		return error_set(err, -ENOMEM, "out of memory");
+	while (size <= limit) {
+		n = read(fd, text + size, limit + 1 - size);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_errno(err, -errno, "cannot read the description");
+		if (!n) {
+			*ret_size = size;
+			*ret_text = steal_ptr(text);
+			return 0;
+		}
+		size += (size_t)n;
+	}
+	return error_set(err, -EFBIG, "the description is larger than %zu KiB", limit / 1024);
 }

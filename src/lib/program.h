@@ -5,6 +5,7 @@
 #include "lib/error.h"
 
 #include <limits.h>
+#include <stddef.h>
 
 /*
  * Where the program is that may be started: in the folder that PARTITA_LIBEXEC names; without that
@@ -14,3 +15,10 @@
  */
 int program_find(const char *name, const char *built, char ret[static PATH_MAX],
 		 struct error *err) _must_check_;
+
+/*
+ * All of `fd` until its end: the description that a program is started with. The text (not ended by
+ * a zero) is the caller's to free. -EFBIG when it is longer than `limit` bytes; errors have words.
+ */
+int program_description(int fd, size_t limit, char **ret_text, size_t *ret_size,
+			struct error *err) _must_check_;

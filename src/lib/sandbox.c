@@ -3,10 +3,13 @@
 #include "lib/sandbox.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 static const int common[] = {
 	/* the allocator, and thread ends; executable memory is refused below */
@@ -83,4 +86,15 @@ int sandbox_enter(const struct sandbox *s, struct error *err)
 	r = load_filter(f, s);
 	seccomp_release(f);
 	return r < 0 ? error_errno(err, r, "cannot install the system-call filter") : 0;
+}
+
+int sandbox_drop_capabilities(struct error *err)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct none[2] = { 0 };
+
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
+	    syscall(SYS_capset, &head, none) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return error_errno(err, -errno, "cannot give up capabilities");
+	return 0;
 }

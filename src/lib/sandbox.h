@@ -40,3 +40,6 @@ struct sandbox {
  * What is open stays usable; no memory becomes executable.
  */
 int sandbox_enter(const struct sandbox *s, struct error *err) _must_check_;
+
+/* For ever: no capabilities, those of the ambient set included, and no core files. */
+int sandbox_drop_capabilities(struct error *err) _must_check_;

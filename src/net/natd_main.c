@@ -7,21 +7,19 @@
 #include "control/server.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "lib/program.h"
 #include "lib/sandbox.h"
 #include "lib/unix_socket.h"
 #include "net/natd.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <linux/capability.h>
 #include <linux/sockios.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 
 #define DESCRIPTION_LIMIT (64 * KIB)
 
@@ -97,36 +95,22 @@ static const struct sandbox_rule rules[] = {
 
 static int box_enter(struct error *err)
 {
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	const struct __user_cap_data_struct none[2] = { 0 };
 	const struct sandbox s = { allowed, ARRAY_SIZE(allowed), rules, ARRAY_SIZE(rules) };
+	int r = sandbox_drop_capabilities(err);
 
-	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
-	    syscall(SYS_capset, &head, none) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return error_errno(err, -errno, "cannot give up capabilities");
-	return sandbox_enter(&s, err);
+	return r < 0 ? r : sandbox_enter(&s, err);
 }
 
 /* ---- the program ---- */
 
 static int read_description(int fd, struct nat_description *ret, struct error *err)
 {
-	_cleanup_free_ char *text = malloc(DESCRIPTION_LIMIT + 1);
-	size_t size = 0;
-	ssize_t n;
-	int r;
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	int r = program_description(fd, DESCRIPTION_LIMIT, &text, &size, err);
 
-	if (!text)
-		return error_set(err, -ENOMEM, "out of memory");
-	do {
-		n = read(fd, text + size, DESCRIPTION_LIMIT + 1 - size);
-		if (n < 0 && errno != EINTR)
-			return error_errno(err, -errno, "cannot read the description");
-		size += n > 0 ? (size_t)n : 0;
-		if (size > DESCRIPTION_LIMIT)
-			return error_set(err, -EFBIG, "the description is larger than 64 KiB");
-	} while (n);
-	r = nat_description_parse(text, size, ret, err);
+	if (r >= 0)
+		r = nat_description_parse(text, size, ret, err);
 	return r < 0 ? error_prefix(err, "NAT description") : 0;
 }
 

@@ -7,13 +7,13 @@
 #include "control/server.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "lib/program.h"
 #include "lib/sandbox.h"
 #include "lib/unix_socket.h"
 #include "net/switchd.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <linux/capability.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
@@ -22,9 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 
 #define DESCRIPTION_LIMIT MIB
 
@@ -97,57 +95,21 @@ static const struct sandbox_rule rules[] = {
 	{ SCMP_SYS(ioctl), 1, UINT32_MAX, SIOCGIFNAME },
 };
 
-static int capabilities_drop(struct error *err)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	const struct __user_cap_data_struct none[2] = { 0 };
-
-	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
-	    syscall(SYS_capset, &head, none) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return error_errno(err, -errno, "cannot give up capabilities");
-	return 0;
-}
-
 static int box_enter(struct error *err)
 {
 	const struct sandbox s = { allowed, ARRAY_SIZE(allowed), rules, ARRAY_SIZE(rules) };
-	int r = capabilities_drop(err);
+	int r = sandbox_drop_capabilities(err);
 
 	return r < 0 ? r : sandbox_enter(&s, err);
 }
 
 /* --- the program --- */
 
-static int read_all(int fd, char **ret_text, size_t *ret_size, struct error *err)
-{
-	_cleanup_free_ char *text = malloc(DESCRIPTION_LIMIT + 1);
-	size_t size = 0;
-
-	if (!text)
-		return error_set(err, -ENOMEM, "out of memory");
-	for (;;) {
-		ssize_t n = read(fd, text + size, DESCRIPTION_LIMIT + 1 - size);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return error_errno(err, -errno, "cannot read the description");
-		size += (size_t)n;
-		if (size > DESCRIPTION_LIMIT)
-			return error_set(err, -EFBIG, "the description is larger than 1 MiB");
-		if (!n)
-			break;
-	}
-	*ret_size = size;
-	*ret_text = steal_ptr(text);
-	return 0;
-}
-
 static int read_description(int fd, struct switch_description *ret, struct error *err)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t size;
-	int r = read_all(fd, &text, &size, err);
+	int r = program_description(fd, DESCRIPTION_LIMIT, &text, &size, err);
 
 	if (r >= 0)
 		r = switch_description_parse(text, size, ret, err);

@@ -6,6 +6,7 @@
 #include "event/loop.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "lib/program.h"
 #include "lib/sandbox.h"
 #include "save/save.h"
 #include "worker/control.h"
@@ -58,30 +59,6 @@ struct worker {
 	struct vm_description description;
 };
 
-static int read_all(int fd, char **ret_text, size_t *ret_size, struct error *err)
-{
-	_cleanup_free_ char *text = malloc(DESCRIPTION_LIMIT + 1);
-	size_t size = 0;
-	ssize_t n;
-
-	if (!text)
-		return error_set(err, -ENOMEM, "out of memory");
-	while (size <= DESCRIPTION_LIMIT) {
-		n = read(fd, text + size, DESCRIPTION_LIMIT + 1 - size);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return error_errno(err, -errno, "cannot read the description");
-		if (!n) {
-			*ret_size = size;
-			*ret_text = steal_ptr(text);
-			return 0;
-		}
-		size += (size_t)n;
-	}
-	return error_set(err, -EFBIG, "the description is larger than 1 MiB");
-}
-
 /* What the schema cannot say: only a DVD drive may be empty. */
 static int drives_check(const struct vm_description *d, struct error *err)
 {
@@ -110,7 +87,7 @@ static int read_description(const struct options *o, struct vm_description *ret,
 		if (fd < 0)
 			return error_errno(err, -errno, "cannot open \"%s\"", o->path);
 	}
-	r = read_all(fd, &text, &size, err);
+	r = program_description(fd, DESCRIPTION_LIMIT, &text, &size, err);
 	if (r >= 0)
 		r = vm_description_parse(text, size, ret, err);
 	if (r >= 0)
