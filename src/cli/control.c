@@ -4,6 +4,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/types.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <string.h>
@@ -88,34 +89,17 @@ static int line_next(struct control_client *c, json_t **ret, struct error *err)
 
 /* The descriptors go with the first byte; the rest may take more than one call. */
 static int line_send(struct control_client *c, const char *text, size_t size, const int *fds,
-		     size_t fd_count, struct error *err)
+		     unsigned fd_count, struct error *err)
 {
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(FDS_MAX * sizeof(int))] = { 0 };
-	struct iovec iov = { (char *)text, size };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (fd_count) {
-		struct cmsghdr *h;
-
-		m.msg_control = space;
-		m.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		h = CMSG_FIRSTHDR(&m);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(h), fds, fd_count * sizeof(int));
-	}
-	while (iov.iov_len) {
-		ssize_t n = sendmsg(c->fd, &m, MSG_NOSIGNAL);
+	while (size) {
+		ssize_t n = unix_send(c->fd, text, size, fds, fd_count, 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return error_errno(err, -errno, "cannot write to the control socket");
-		iov.iov_base = (char *)iov.iov_base + n;
-		iov.iov_len -= (size_t)n;
-		m.msg_control = NULL;
-		m.msg_controllen = 0;
+		text += n, size -= (size_t)n;
+		fd_count = 0;
 	}
 	return 0;
 }
@@ -137,7 +121,7 @@ int control_ask(struct control_client *c, json_t *request, const int *fds, size_
 	n = text ? asprintf(&line, "%s\n", text) : -1;
 	if (n < 0)
 		return error_set(err, -ENOMEM, "out of memory");
-	r = line_send(c, line, (size_t)n, fds, fd_count, err);
+	r = line_send(c, line, (size_t)n, fds, (unsigned)fd_count, err);
 	while (r >= 0) {
 		r = line_next(c, &answer, err);
 		if (r < 0 || json_integer_value(json_object_get(answer, "id")) == c->id)

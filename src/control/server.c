@@ -3,6 +3,7 @@
 #include "control/server.h"
 
 #include "lib/cleanup.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,25 +90,14 @@ static void on_client(struct loop_watch *w, uint32_t events);
 /* Up to where the next descriptors belong; they go along with the byte that they belong to. */
 static ssize_t output_send(struct client *c)
 {
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(COMMAND_ANSWER_FDS * sizeof(int))] = { 0 };
-	struct iovec iov = { c->output, c->output_size };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 	const struct parcel *p = c->parcel_count ? &c->parcels[0] : NULL;
-	unsigned bytes;
+	size_t size = c->output_size;
 
-	if (p && p->at) {
-		iov.iov_len = p->at;
-	} else if (p) {
-		bytes = p->count * (unsigned)sizeof(int);
-		m.msg_control = space;
-		m.msg_controllen = CMSG_SPACE(bytes);
-		*CMSG_FIRSTHDR(&m) = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
-						       .cmsg_type = SCM_RIGHTS,
-						       .cmsg_len = CMSG_LEN(bytes) };
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), p->fds, bytes);
-		iov.iov_len = c->parcel_count > 1 ? c->parcels[1].at : c->output_size;
-	}
-	return sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (p && p->at)
+		return unix_send(c->fd, c->output, p->at, NULL, 0, MSG_DONTWAIT);
+	if (c->parcel_count > 1)
+		size = c->parcels[1].at;
+	return unix_send(c->fd, c->output, size, p ? p->fds : NULL, p ? p->count : 0, MSG_DONTWAIT);
 }
 
 static void client_flush(struct client *c)
@@ -316,42 +306,14 @@ static void handle_input(struct client *c)
 		client_drop(c);
 }
 
-static void fds_receive(struct client *c, struct msghdr *m)
-{
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		unsigned count = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (unsigned i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-			if (c->fd_count < CONTROL_MAX_FDS) {
-				c->fds[c->fd_count++] = fd;
-			} else {
-				close(fd);
-				c->fds_lost = true;
-			}
-		}
-	}
-	c->fds_lost |= m->msg_flags & MSG_CTRUNC;
-}
-
 static ssize_t receive(struct client *c)
 {
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(CONTROL_MAX_FDS * sizeof(int))];
-	struct iovec iov = { c->input + c->input_size, CONTROL_MAX_LINE - c->input_size };
-	struct msghdr m = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = space,
-		.msg_controllen = sizeof(space),
-	};
-	ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct unix_fds fds = { c->fds, c->fd_count, CONTROL_MAX_FDS, c->fds_lost };
+	ssize_t n = unix_receive(c->fd, c->input + c->input_size, CONTROL_MAX_LINE - c->input_size,
+				 &fds, MSG_DONTWAIT);
 
-	if (n >= 0)
-		fds_receive(c, &m);
+	c->fd_count = fds.count;
+	c->fds_lost = fds.lost;
 	return n;
 }
 

@@ -7,6 +7,7 @@
  */
 #include "daemon/supervisor_internal.h"
 #include "lib/cleanup.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <string.h>
@@ -144,21 +145,8 @@ static bool unwanted(struct worker_link *l, const struct message *m)
 
 static ssize_t message_send(struct worker_link *l, struct message *m)
 {
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(FDS_MAX * sizeof(int))] = { 0 };
-	struct iovec iov = { m->text + m->sent, m->size - m->sent };
-	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (m->fd_count && !m->sent) {
-		struct cmsghdr *c = (struct cmsghdr *)space;
-
-		h.msg_control = space;
-		h.msg_controllen = CMSG_SPACE(m->fd_count * sizeof(int));
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(m->fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), m->fds, m->fd_count * sizeof(int));
-	}
-	return sendmsg(l->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return unix_send(l->fd, m->text + m->sent, m->size - m->sent, m->fds,
+			 m->sent ? 0 : m->fd_count, MSG_DONTWAIT);
 }
 
 static void watch_output(struct worker_link *l, bool output)
@@ -302,39 +290,14 @@ static bool input_grow(struct worker_link *l)
 	return true;
 }
 
-static void fds_receive(struct worker_link *l, struct msghdr *m)
-{
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		unsigned count = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (unsigned i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-			if (l->fd_count < LINK_FDS)
-				l->fds[l->fd_count++] = fd;
-			else
-				close(fd); /* the answer gets fewer than it says */
-		}
-	}
-}
-
+/* When there were too many the answer gets fewer than it says. */
 static ssize_t link_receive(struct worker_link *l)
 {
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(LINK_FDS * sizeof(int))];
-	struct iovec iov = { l->input + l->input_size, l->input_room - l->input_size };
-	struct msghdr m = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = space,
-		.msg_controllen = sizeof(space),
-	};
-	ssize_t n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct unix_fds fds = { l->fds, l->fd_count, LINK_FDS, false };
+	ssize_t n = unix_receive(l->fd, l->input + l->input_size, l->input_room - l->input_size,
+				 &fds, MSG_DONTWAIT);
 
-	if (n >= 0)
-		fds_receive(l, &m);
+	l->fd_count = fds.count;
 	return n;
 }
 

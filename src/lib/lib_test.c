@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* Errors, GUIDs, cursors, programs, folders: the edges that their users rely on. */
+/* Errors, GUIDs, cursors, programs, folders, descriptors: the edges that their users rely on. */
 #include "lib/cursor.h"
 #include "lib/error.h"
 #include "lib/folder.h"
 #include "lib/guid.h"
 #include "lib/log.h"
 #include "lib/program.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -140,6 +142,66 @@ static void test_folders_are_made(void **state)
 	assert_int_equal(rmdir(top), 0);
 }
 
+static void test_a_description_has_a_limit(void **state)
+{
+	struct error err = { 0 };
+	char *text;
+	size_t size;
+	int p[2];
+
+	(void)state;
+	for (size_t extra = 0; extra < 2; extra++) {
+		int wanted = extra ? -EFBIG : 0;
+
+		assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+		assert_int_equal(write(p[1], "abcde", 4 + extra), 4 + extra);
+		close(p[1]);
+		assert_int_equal(program_description(p[0], 4, &text, &size, &err), wanted);
+		close(p[0]);
+		if (extra)
+			continue;
+		assert_int_equal(size, 4);
+		assert_memory_equal(text, "abcd", 4);
+		free(text);
+	}
+	assert_int_equal(program_description(-1, 4, &text, &size, &err), -EBADF);
+}
+
+/* Those that there is room for, behind those from before; the rest does not stay open. */
+static void test_descriptors_go_over_sockets(void **state)
+{
+	int pair[2], three[3] = { 0, 1, 2 }, room[3] = { -1, -1, -1 }, next;
+	struct unix_fds fds = { room, 1, 3, false };
+	char bytes[8];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(unix_send(pair[0], "ab", 2, three, 3, 0), 2);
+	assert_int_equal(unix_receive(pair[1], bytes, sizeof(bytes), &fds, 0), 2);
+	assert_int_equal(fds.count, 3);
+	assert_true(fds.lost);
+	next = dup(0);
+	assert_int_equal(room[0], -1);
+	for (unsigned i = 1; i < 3; i++) {
+		assert_int_equal(fcntl(room[i], F_GETFD), FD_CLOEXEC);
+		close(room[i]);
+	}
+	assert_int_equal(next, room[2] + 1);
+	close(next);
+	fds = (struct unix_fds){ room, 0, 3, false };
+	assert_int_equal(unix_send(pair[0], "c", 1, NULL, 0, 0), 1);
+	assert_int_equal(unix_receive(pair[1], bytes, sizeof(bytes), &fds, 0), 1);
+	assert_int_equal(fds.count, 0);
+	assert_false(fds.lost);
+	assert_int_equal(unix_send(pair[0], "c", 1, three, UNIX_FDS_MAX + 1, 0), -1);
+	assert_int_equal(errno, EMSGSIZE);
+	close(pair[0]);
+	assert_int_equal(unix_receive(pair[1], bytes, sizeof(bytes), &fds, 0), 0);
+	assert_int_equal(unix_send(pair[1], "d", 1, NULL, 0, 0), -1);
+	assert_int_equal(errno, EPIPE);
+	close(pair[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -149,6 +211,8 @@ int main(void)
 		cmocka_unit_test(test_log_limit),
 		cmocka_unit_test(test_programs_are_found),
 		cmocka_unit_test(test_folders_are_made),
+		cmocka_unit_test(test_a_description_has_a_limit),
+		cmocka_unit_test(test_descriptors_go_over_sockets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,5 +70,5 @@ int program_description(int fd, size_t limit, char **ret_text, size_t *ret_size,
 		}
 		size += (size_t)n;
 	}
-	return error_set(err, -EFBIG, "the description is larger than %zu KiB", limit / 1024);
+	return error_set(err, -EFBIG, "the description is larger than %zu bytes", limit);
 }

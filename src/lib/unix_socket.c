@@ -68,3 +68,69 @@ int unix_listener_take(int fd, const char *where, struct error *err)
 		return error_errno(err, -errno, "%s: descriptor %d", where, fd);
 	return fd;
 }
+
+union control {
+	struct cmsghdr head;
+	char space[CMSG_SPACE(UNIX_FDS_MAX * sizeof(int))];
+};
+
+ssize_t unix_send(int socket, const void *bytes, size_t size, const int *fds, unsigned fd_count,
+		  int flags)
+{
+	struct iovec iov = { (void *)bytes, size };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union control control = { 0 };
+
+	if (fd_count > UNIX_FDS_MAX) {
+		errno = EMSGSIZE;
+		return -1;
+	}
+	if (fd_count) {
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+		memcpy(CMSG_DATA(&control.head), fds, fd_count * sizeof(int));
+	}
+	return sendmsg(socket, &m, flags | MSG_NOSIGNAL);
+}
+
+static void fd_take(struct unix_fds *fds, int fd)
+{
+	if (fds->count < fds->room) {
+		fds->fds[fds->count++] = fd;
+		return;
+	}
+	close(fd);
+	fds->lost = true;
+}
+
+ssize_t unix_receive(int socket, void *bytes, size_t room, struct unix_fds *fds, int flags)
+{
+	struct iovec iov = { bytes, room };
+	union control control;
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(socket, &m, flags | MSG_CMSG_CLOEXEC);
+
+	if (n < 0)
+		return n;
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
+		size_t size = h->cmsg_len - CMSG_LEN(0);
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = 0; at + sizeof(int) <= size; at += sizeof(int)) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + at, sizeof(fd));
+			fd_take(fds, fd);
+		}
+	}
+	if (m.msg_flags & MSG_CTRUNC)
+		fds->lost = true;
+	return n;
+}

@@ -8,70 +8,31 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-union control {
-	struct cmsghdr align;
-	char bytes[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
-};
-
 int message_send(int socket, const void *bytes, size_t size, const int *fds, unsigned fd_count)
 {
-	struct iovec iov = { (void *)bytes, size };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union control control;
 	ssize_t n;
 
-	if (fd_count > MESSAGE_FDS_MAX)
-		return -EMSGSIZE;
-	if (fd_count) {
-		struct cmsghdr *c = &control.align;
-
-		memset(&control, 0, sizeof(control));
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
 	do
-		n = sendmsg(socket, &m, MSG_NOSIGNAL);
+		n = unix_send(socket, bytes, size, fds, fd_count, 0);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0;
 }
 
-static void descriptors_take(struct message *ret, struct msghdr *m)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-		unsigned count;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		count = MIN(count, MESSAGE_FDS_MAX - ret->fd_count);
-		memcpy(ret->fds + ret->fd_count, CMSG_DATA(c), count * sizeof(int));
-		ret->fd_count += count;
-	}
-}
-
+/* MSG_TRUNC tells the size that the packet had, also where it was larger than the room. */
 int message_receive(int socket, void *bytes, size_t room, struct message *ret)
 {
-	struct iovec iov = { bytes, room };
-	union control control;
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
+	struct unix_fds fds = { ret->fds, 0, MESSAGE_FDS_MAX, false };
 	ssize_t n;
 
 	ret->size = 0;
 	ret->fd_count = 0;
 	do
-		n = recvmsg(socket, &m, MSG_CMSG_CLOEXEC);
+		n = unix_receive(socket, bytes, room, &fds, MSG_TRUNC);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	descriptors_take(ret, &m);
-	if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+	ret->fd_count = fds.count;
+	if ((size_t)n > room || fds.lost) {
 		message_close(ret);
 		return -EMSGSIZE;
 	}

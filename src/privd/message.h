@@ -7,10 +7,11 @@
 
 #include "lib/error.h"
 #include "lib/types.h"
+#include "lib/unix_socket.h"
 
 #include <sys/types.h>
 
-#define MESSAGE_FDS_MAX 253 /* SCM_MAX_FD of the kernel, in a packet */
+#define MESSAGE_FDS_MAX UNIX_FDS_MAX
 
 struct message {
 	size_t size;

@@ -4,6 +4,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/types.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,27 +47,11 @@ static int mount_as_root(const char *target, const char *source, struct error *e
 
 static int receive_fd(int from)
 {
-	char byte;
-	struct iovec iov = { &byte, 1 };
-	union {
-		struct cmsghdr head;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
-	struct msghdr m = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c;
 	int fd = -1;
+	struct unix_fds fds = { &fd, 0, 1, false };
+	char byte;
 
-	if (recvmsg(from, &m, MSG_CMSG_CLOEXEC) <= 0)
-		return -1;
-	c = CMSG_FIRSTHDR(&m);
-	if (c && c->cmsg_type == SCM_RIGHTS)
-		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-	return fd;
+	return unix_receive(from, &byte, 1, &fds, 0) > 0 ? fd : -1;
 }
 
 static int mount_as_user(const char *target, struct error *err)

@@ -5,6 +5,7 @@
  * is bounded in number, in bytes and in time.
  */
 #include "devices/hvsock/hvsock_internal.h"
+#include "lib/unix_socket.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -326,22 +327,10 @@ void host_end(struct hvsock *h)
 
 static bool pass(int to, const struct guid *endpoint, int fd)
 {
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(sizeof(int))] = { 0 };
 	char id[GUID_TEXT_SIZE], line[64];
-	struct iovec iov = { line, 0 };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = space,
-			    .msg_controllen = sizeof(space) };
-	struct cmsghdr *c = (struct cmsghdr *)space;
+	int size = snprintf(line, sizeof(line), "CONNECTED %s\n", guid_format(endpoint, id));
 
-	iov.iov_len =
-		(size_t)snprintf(line, sizeof(line), "CONNECTED %s\n", guid_format(endpoint, id));
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	return sendmsg(to, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)iov.iov_len;
+	return unix_send(to, line, (size_t)size, &fd, 1, MSG_DONTWAIT) == size;
 }
 
 /* A listener that does not read what it was sent before gets no more. */
