@@ -5,8 +5,8 @@
  */
 #include "net/switch.h"
 
+#include "net/bed_test.h"
 #include "net/headers.h"
-#include "net/testing.h"
 
 #include <arpa/inet.h>
 #include <setjmp.h>
@@ -16,87 +16,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#define PORTS  8u
-#define SECOND UINT64_C(1000000000)
-
-struct bed {
-	struct net_switch *s;
-	struct net_switch_port *ports[PORTS];
-	struct net_fake links[PORTS];
-	unsigned count;
-	uint64_t now;
-};
-
-static void bed_make(struct bed *b, enum net_sharing sharing)
-{
-	const struct net_switch_options o = { .sharing = sharing };
-	struct error err = { 0 };
-
-	memset(b, 0, sizeof(*b));
-	b->now = 1000 * SECOND;
-	assert_int_equal(net_switch_new(&o, &b->s, &err), 0);
-}
-
-static void bed_drop(struct bed *b)
-{
-	net_switch_free(b->s);
-	for (unsigned i = 0; i < b->count; i++)
-		net_fake_deinit(&b->links[i]);
-}
-
-static net_mac mac_of(unsigned i)
-{
-	return (net_mac){ { 0x00, 0x15, 0x5d, 0, 0, (uint8_t)(i + 1) } };
-}
-
-static struct net_settings guest(unsigned i)
-{
-	struct net_settings s = net_settings_default;
-
-	s.mac = mac_of(i);
-	return s;
-}
-
-static void bed_add(struct bed *b, const struct net_settings *settings, unsigned takes)
-{
-	struct error err = { 0 };
-	unsigned i = b->count++;
-	char id[16];
-
-	snprintf(id, sizeof(id), "p%u", i);
-	net_fake_init(&b->links[i], takes);
-	if (net_switch_add(b->s, id, settings, &b->ports[i], &err) < 0)
-		fail_msg("%s", err.message);
-	net_switch_plug_uplink(b->ports[i], &b->links[i].uplink);
-}
-
-static void bed_set(struct bed *b, unsigned i, const struct net_settings *settings)
-{
-	struct error err = { 0 };
-
-	if (net_switch_set(b->ports[i], settings, &err) < 0)
-		fail_msg("%s", err.message);
-}
-
-/* Until it comes to rest; when it wants to run again. */
-static uint64_t bed_run(struct bed *b)
-{
-	uint64_t deadline;
-
-	for (unsigned i = 0; i < b->count; i++)
-		net_switch_wake(b->ports[i]);
-	for (unsigned i = 0; i < 10000; i++)
-		if (!net_switch_run(b->s, b->now, &deadline))
-			return deadline;
-	fail_msg("the switch does not come to rest");
-	return 0;
-}
-
-static uint64_t drops(const struct bed *b, unsigned i, enum net_drop why)
-{
-	return net_switch_port_counters(b->ports[i])->dropped[why];
-}
 
 static void queue_plain(struct bed *b, unsigned from, unsigned to, size_t size)
 {

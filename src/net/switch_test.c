@@ -5,8 +5,8 @@
  */
 #include "net/switch.h"
 
+#include "net/bed_test.h"
 #include "net/headers.h"
-#include "net/testing.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -16,113 +16,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#define PORTS  16u
-#define SECOND UINT64_C(1000000000)
-
-struct bed {
-	struct net_switch *s;
-	struct net_switch_port *ports[PORTS];
-	struct net_fake links[PORTS];
-	unsigned count;
-	uint64_t now;
-	unsigned watched, dropped, ended;
-	uint8_t seen[NET_WATCH_MAX];
-	size_t seen_size;
-};
-
-static void on_frame(void *context, struct net_switch_port *p, bool from, uint16_t vlan,
-		     const uint8_t *bytes, size_t size)
-{
-	struct bed *b = context;
-
-	(void)p;
-	(void)from;
-	(void)vlan;
-	b->watched++;
-	memcpy(b->seen, bytes, size);
-	b->seen_size = size;
-}
-
-static void on_dropped(void *context, struct net_switch_port *p, enum net_drop why)
-{
-	(void)p;
-	(void)why;
-	((struct bed *)context)->dropped++;
-}
-
-static void bed_make(struct bed *b)
-{
-	const struct net_switch_options o = {
-		.watcher = { .frame = on_frame, .dropped = on_dropped, .context = b },
-	};
-	struct error err = { 0 };
-
-	memset(b, 0, sizeof(*b));
-	b->now = 1000 * SECOND;
-	assert_int_equal(net_switch_new(&o, &b->s, &err), 0);
-}
-
-static void bed_drop(struct bed *b)
-{
-	net_switch_free(b->s);
-	for (unsigned i = 0; i < b->count; i++) {
-		assert_int_equal(b->links[i].freed, 1);
-		net_fake_deinit(&b->links[i]);
-	}
-}
-
-static net_mac mac_of(unsigned i)
-{
-	return (net_mac){ { 0x00, 0x15, 0x5d, 0, 0, (uint8_t)(i + 1) } };
-}
-
-static struct net_settings guest(unsigned i)
-{
-	struct net_settings s = net_settings_default;
-
-	s.mac = mac_of(i);
-	return s;
-}
-
-static unsigned bed_add(struct bed *b, const struct net_settings *settings)
-{
-	struct error err = { 0 };
-	unsigned i = b->count++;
-	char id[16];
-
-	snprintf(id, sizeof(id), "p%u", i);
-	net_fake_init(&b->links[i], NET_TAKES_ALL);
-	if (net_switch_add(b->s, id, settings, &b->ports[i], &err) < 0)
-		fail_msg("%s", err.message);
-	net_switch_plug_uplink(b->ports[i], &b->links[i].uplink);
-	return i;
-}
-
-static void bed_set(struct bed *b, unsigned i, const struct net_settings *settings)
-{
-	struct error err = { 0 };
-
-	if (net_switch_set(b->ports[i], settings, &err) < 0)
-		fail_msg("%s", err.message);
-}
-
-static void bed_run(struct bed *b)
-{
-	uint64_t deadline;
-
-	for (unsigned i = 0; i < b->count; i++)
-		net_switch_wake(b->ports[i]);
-	for (unsigned i = 0; i < 1000; i++)
-		if (!net_switch_run(b->s, b->now, &deadline))
-			return;
-	fail_msg("the switch does not come to rest");
-}
-
-static uint64_t drops(const struct bed *b, unsigned i, enum net_drop why)
-{
-	return net_switch_port_counters(b->ports[i])->dropped[why];
-}
 
 /* --- frames --- */
 
@@ -226,7 +119,7 @@ static void add_kinds(struct bed *b)
 		struct net_settings s = guest(i);
 
 		set_vlan(&s, kinds[i].mode, kinds[i].id, kinds[i].list);
-		bed_add(b, &s);
+		bed_add(b, &s, NET_TAKES_ALL);
 	}
 }
 
@@ -309,7 +202,7 @@ static void test_every_pair_of_vlans(void **state)
 		const struct row *row = &rows[r];
 		struct bed b;
 
-		bed_make(&b);
+		bed_make(&b, NET_SHARE_WEIGHT);
 		add_kinds(&b);
 		/* To all. */
 		send_tagged(&b, row->from, everybody, row->tag);
@@ -335,7 +228,7 @@ static void test_tags_inside_of_tags_reach_no_vlan(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	add_kinds(&b);
 	for (unsigned outer = 0; outer < 3; outer++) {
 		for (unsigned inner = 0; inner < 3; inner++) {
@@ -377,7 +270,7 @@ static void test_priority_stays(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	add_kinds(&b);
 	p = ether(everybody, mac_of(A10), (unsigned[]){ TAG(0xa000), 0x88b5, 0 });
 	p.size = 64;
@@ -405,11 +298,11 @@ static void test_private_vlans_that_contradict(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	set_vlan(&s, NET_VLAN_ISOLATED, 100, (uint16_t[]){ 101 });
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(1);
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
 		set_vlan(&s, bad[i].mode, bad[i].id, bad[i].list);
 		assert_int_equal(net_switch_set(b.ports[1], &s, &err), -EINVAL);
@@ -426,18 +319,18 @@ static void test_answers_in_a_private_vlan_find_their_way(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	/* Two learning ports: an isolated one with a guest's guest, and a promiscuous one. */
 	s.spoofing = true;
 	set_vlan(&s, NET_VLAN_ISOLATED, 100, (uint16_t[]){ 101 });
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(1);
 	set_vlan(&s, NET_VLAN_PROMISCUOUS, 100, (uint16_t[]){ 101, 0 });
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(2);
 	s.spoofing = true;
 	set_vlan(&s, NET_VLAN_ISOLATED, 100, (uint16_t[]){ 101 });
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	p = ether(mac_of(1), somebody, (unsigned[]){ 0x88b5, 0 });
 	p.size = 60;
 	send_packet(&b, 0, &p);
@@ -460,10 +353,10 @@ static void test_spoofing(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	for (unsigned i = 0; i < 3; i++) {
 		s = guest(i);
-		bed_add(&b, &s);
+		bed_add(&b, &s, NET_TAKES_ALL);
 	}
 	p = ether(everybody, mac_of(1), (unsigned[]){ 0x88b5, 0 });
 	p.size = 60;
@@ -510,13 +403,13 @@ static void test_learning_flooding_and_age(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
-	bed_add(&b, &s);
-	bed_add(&b, &s);
+	bed_make(&b, NET_SHARE_WEIGHT);
+	bed_add(&b, &s, NET_TAKES_ALL);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(2);
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(3);
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	/* Unknown: to those that may have others behind them, not to guests with one address. */
 	send_plain(&b, 2, somebody);
 	bed_run(&b);
@@ -562,11 +455,11 @@ static void test_nobody_fills_the_table(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	s.spoofing = true;
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = net_settings_uplink;
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	for (unsigned i = 0; i < 1000; i++) {
 		net_mac m = { { 2, 1, 0, 0, (uint8_t)(i >> 8), (uint8_t)i } };
 		struct packet p = ether(everybody, m, (unsigned[]){ 0x88b5, 0 });
@@ -615,8 +508,8 @@ static void test_conflicts_are_refused(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
-	bed_add(&b, &s);
+	bed_make(&b, NET_SHARE_WEIGHT);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	assert_int_equal(net_switch_add(b.s, "x", &s, &p, &err), -EEXIST);
 	assert_non_null(strstr(err.message, "\"p0\""));
 	set_vlan(&s, NET_VLAN_ACCESS, 9, (uint16_t[]){ 0 });
@@ -635,10 +528,10 @@ static void test_bridges_keep_their_groups(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
-	bed_add(&b, &s);
+	bed_make(&b, NET_SHARE_WEIGHT);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(1);
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	for (unsigned i = 0; i < 0x12; i++)
 		send_plain(&b, 0, (net_mac){ { 0x01, 0x80, 0xc2, 0, 0, (uint8_t)i } });
 	bed_run(&b);
@@ -654,13 +547,13 @@ static void test_mirrors(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	for (unsigned i = 0; i < 4; i++) {
 		s = guest(i);
 		s.mirror = i == 0   ? NET_MIRROR_SOURCE
 			   : i == 3 ? NET_MIRROR_DESTINATION
 				    : NET_MIRROR_NONE;
-		bed_add(&b, &s);
+		bed_add(&b, &s, NET_TAKES_ALL);
 	}
 	send_plain(&b, 0, mac_of(1));
 	send_plain(&b, 1, mac_of(0));
@@ -681,11 +574,11 @@ static void test_storms_are_limited(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	s.storm_limit = 100;
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(1);
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	/* 10,000 a second for ten seconds. */
 	for (unsigned i = 0; i < 1000; i++) {
 		for (unsigned j = 0; j < 100; j++)
@@ -713,10 +606,10 @@ static void test_settings_change_at_once(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
-	bed_add(&b, &s);
+	bed_make(&b, NET_SHARE_WEIGHT);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = guest(1);
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	send_plain(&b, 0, mac_of(1));
 	bed_run(&b);
 	assert_int_equal(b.links[1].got_count, 1);
@@ -741,10 +634,10 @@ static void test_ports_go_while_others_wait_for_them(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	for (unsigned i = 0; i < 3; i++) {
 		s = guest(i);
-		bed_add(&b, &s);
+		bed_add(&b, &s, NET_TAKES_ALL);
 	}
 	b.links[2].limited = true;
 	send_plain(&b, 0, mac_of(2));
@@ -771,12 +664,12 @@ static void test_idle_has_no_deadline(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	s.storm_limit = 10;
 	s.maximum_bandwidth = 8000000;
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	s = net_settings_uplink;
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	send_plain(&b, 0, everybody);
 	bed_run(&b);
 	assert_false(net_switch_run(b.s, b.now, &deadline));
@@ -791,9 +684,9 @@ static void test_what_tells_addresses_is_seen(void **state)
 	struct bed b;
 
 	(void)state;
-	bed_make(&b);
+	bed_make(&b, NET_SHARE_WEIGHT);
 	set_vlan(&s, NET_VLAN_TRUNK, 0, (uint16_t[]){ 5, 0 });
-	bed_add(&b, &s);
+	bed_add(&b, &s, NET_TAKES_ALL);
 	p = ether(everybody, mac_of(0), (unsigned[]){ TAG(5), ETHERTYPE_ARP, 0 });
 	add(&p, "\0\1\x08\0\6\4\0\1", 8);
 	p.size = 64;
