@@ -344,17 +344,25 @@ static int change(struct daemon *d, const struct caller *c, enum thing_kind kind
 	return r;
 }
 
+/* What the caller may change, and knows as it is. */
+static int find_to_change(struct daemon *d, const struct caller *c, enum thing_kind kind,
+			  const char *id, uint64_t revision, json_t **ret, uint64_t *ret_revision,
+			  struct error *err)
+{
+	int r = authz_check(d->authz, c, kinds[kind].change, &host, err);
+
+	if (r >= 0)
+		r = find(d, kind, id, ret, ret_revision, err);
+	return r < 0 ? r : check_change(kind, *ret, *ret_revision, revision, err);
+}
+
 int thing_change(struct daemon *d, const struct caller *c, enum thing_kind kind, const char *id,
 		 json_t *patch, uint64_t revision, struct error *err)
 {
 	_cleanup_json_ json_t *old = NULL;
 	uint64_t is;
-	int r = authz_check(d->authz, c, kinds[kind].change, &host, err);
+	int r = find_to_change(d, c, kind, id, revision, &old, &is, err);
 
-	if (r >= 0)
-		r = find(d, kind, id, &old, &is, err);
-	if (r >= 0)
-		r = check_change(kind, old, is, revision, err);
 	if (r >= 0)
 		r = database_begin(d->db, err);
 	if (r < 0)
@@ -378,12 +386,8 @@ int thing_remove(struct daemon *d, const struct caller *c, enum thing_kind kind,
 {
 	_cleanup_json_ json_t *old = NULL;
 	uint64_t is;
-	int r = authz_check(d->authz, c, kinds[kind].change, &host, err);
+	int r = find_to_change(d, c, kind, id, revision, &old, &is, err);
 
-	if (r >= 0)
-		r = find(d, kind, id, &old, &is, err);
-	if (r >= 0)
-		r = check_change(kind, old, is, revision, err);
 	if (r >= 0)
 		r = check_unused(d, kind, old, true, err);
 	if (r >= 0)

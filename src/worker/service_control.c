@@ -365,23 +365,21 @@ static void on_set(struct kvp_call *call, int result, const struct error *err)
 }
 
 /* The guest's own items are the guest's to make. */
-static int pool_check(const struct guest_command *c, struct error *err)
+static int take_item(struct guest_command *c, struct error *err)
 {
-	if (c->call.pool == KVP_AUTO || c->call.pool == KVP_AUTO_INTERNAL)
+	int r = take_pool(c, err);
+
+	if (r >= 0 && (c->call.pool == KVP_AUTO || c->call.pool == KVP_AUTO_INTERNAL))
 		return error_set(err, -EPERM, "items of the pool \"%s\" are made by the guest",
 				 kvp_pool_names[c->call.pool]);
-	return 0;
+	return r < 0 ? r : take_key(c, err);
 }
 
 static int run_set(struct command *asked, struct error *err)
 {
 	struct guest_command *c = guest_begin(asked);
-	int r = take_pool(c, err);
+	int r = take_item(c, err);
 
-	if (r >= 0)
-		r = pool_check(c, err);
-	if (r >= 0)
-		r = take_key(c, err);
 	if (r >= 0)
 		r = take_text(asked->request, "value", true, &c->call.value, err);
 	if (r >= 0)
@@ -393,12 +391,8 @@ static int run_set(struct command *asked, struct error *err)
 static int run_delete(struct command *asked, struct error *err)
 {
 	struct guest_command *c = guest_begin(asked);
-	int r = take_pool(c, err);
+	int r = take_item(c, err);
 
-	if (r >= 0)
-		r = pool_check(c, err);
-	if (r >= 0)
-		r = take_key(c, err);
 	c->call.op = KVP_DELETE;
 	return r < 0 ? r : ask_kvp(c, on_set, err);
 }
