@@ -144,10 +144,12 @@ static int ports_next(const struct hot_view *v, struct hot_step *step, struct er
 		const char *id = text(o, "id");
 		const json_t *adapter = by_id(there(v), id);
 
-		if (r || !adapter)
-			break;
+		if (!adapter)
+			continue;
 		r = json_object_get(o, "switch") ? plug(v, o, adapter, step, err)
 						 : unplug(v, id, adapter, step);
+		if (r)
+			break;
 	}
 	if (r < 0 && err && !err->message[0])
 		error_errno(err, r, "cannot plug in an adapter");
